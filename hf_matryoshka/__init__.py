@@ -1,0 +1,41 @@
+"""Train one Matryoshka model, ship many sizes of it.
+
+The public names below are imported lazily: `import hf_matryoshka` itself loads neither torch nor transformers.
+"""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+
+__version__ = "0.1.0"
+
+# public name -> sub-module that defines it
+_EXPORTS = {
+    "AdaptorTrainer": "trainers.adaptor_trainer",
+    "AdaptorTrainingArguments": "trainers.adaptor_arguments",
+    "Curve": "evaluation.curve",
+    "MatryoshkaAdaptorConfig": "modeling.configuration_matryoshka_adaptor",
+    "MatryoshkaAdaptorModel": "modeling.modeling_matryoshka_adaptor",
+    "MatryoshkaTrainer": "trainers.matryoshka_trainer",
+    "MatryoshkaTrainingArguments": "trainers.matryoshka_arguments",
+    "evaluate_levels": "evaluation.evaluate_levels",
+    "export_family": "hub.family",
+    "export_level": "hub.export",
+}
+__all__ = sorted(_EXPORTS)
+
+# In a bare checkout (not installed) `modeling/`, `trainers/` and `hub_cards/` lie beside this package, not inside it.
+_ROOT = Path(__file__).resolve().parent.parent
+if (_ROOT / "modeling" / "nested_layers.py").is_file() and str(_ROOT) not in __path__:
+    __path__.append(str(_ROOT))
+
+
+def __getattr__(name: str) -> Any:
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
