@@ -1,0 +1,67 @@
+"""The vocabulary that every nested config shares: levels, from the smallest to the largest."""
+
+
+class LevelsMixin:
+    """Names and look-up of the nested sizes of a model; mixed into each `PreTrainedConfig` of this package.
+
+    A subclass defines `levels`, the tuple of names from the smallest to the largest. A name is also a valid suffix of
+    a Hub repo name, for example `"d64"`.
+    """
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        raise NotImplementedError(f"{type(self).__name__} must define the property `levels`")
+
+    def level_index(self, level: int | str | None) -> int:
+        """Position of a level in `levels`.
+
+        Args:
+            level (`int`, `str` or `None`): An index, a name, or `None` for the largest level.
+
+        Returns:
+            `int`: The index, `0` for the smallest level.
+
+        Raises:
+            ValueError: If the level does not exist.
+        """
+        levels = self.levels
+        if level is None:
+            return len(levels) - 1
+        if isinstance(level, str) and level in levels:
+            return levels.index(level)
+        if isinstance(level, int) and 0 <= level < len(levels):
+            return int(level)
+        raise ValueError(
+            f"level {level!r} does not exist; choose one of {', '.join(levels)} or an index up to {len(levels) - 1}"
+        )
+
+    def level_name(self, level: int | str | None) -> str:
+        """Name of a level given by index, name or `None` (the largest); raises `ValueError` if there is none."""
+        return self.levels[self.level_index(level)]
+
+
+def check_matryoshka_dims(dims: list[int] | tuple[int, ...]) -> None:
+    """Raise `ValueError` unless `dims` are positive and strictly increasing."""
+    if not dims:
+        raise ValueError("matryoshka_dims is empty; give at least one dimension, for example [64, 128, 384]")
+    if any(dim < 1 for dim in dims) or any(a >= b for a, b in zip(dims, dims[1:], strict=False)):
+        raise ValueError(f"matryoshka_dims must be positive and strictly increasing, but is {list(dims)}")
+
+
+def default_matryoshka_dims(dim: int) -> list[int]:
+    """Log-spaced dimensions (factors 1.5 and 2 alternating) from 16, or from `dim` itself if smaller, up to `dim`."""
+    dims = sorted({size for power in range(4, 16) for size in (2**power, 3 * 2 ** (power - 1)) if size < dim})
+    return [*dims, dim]
+
+
+def resolve_matryoshka_dim(dims: list[int] | tuple[int, ...], dim: int | None) -> int:
+    """`dim` itself if it was trained, the largest if it is `None`.
+
+    Raises:
+        ValueError: If the dimension was not trained; the message lists the trained ones.
+    """
+    if dim is None:
+        return dims[-1]
+    if dim not in dims:
+        raise ValueError(f"matryoshka_dim {dim} was not trained; choose one of {', '.join(map(str, dims))}")
+    return int(dim)
