@@ -1,0 +1,131 @@
+from dataclasses import dataclass
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from hf_matryoshka.modeling.levels import LevelsMixin
+from hf_matryoshka.modeling.nested_layers import NestedLinear
+from hf_matryoshka.trainers.matryoshka_arguments import MatryoshkaTrainingArguments
+from hf_matryoshka.trainers.matryoshka_trainer import MatryoshkaTrainer
+
+
+class ToyConfig(LevelsMixin, PreTrainedConfig):
+    model_type = "nested_toy"
+
+    @property
+    def levels(self):
+        return ("d2", "d4", "d8")
+
+
+@dataclass
+class ToyOutput(ModelOutput):
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+
+
+class ToyModel(PreTrainedModel):
+    """Linear regression from the first 2, 4 or 8 features."""
+
+    config: ToyConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.layer = NestedLinear(8, 1)
+        self.post_init()
+
+    def _init_weights(self, module):
+        if isinstance(module, NestedLinear):
+            torch.nn.init.zeros_(module.weight)
+            torch.nn.init.zeros_(module.bias)
+
+    def forward(self, x, labels=None, level=None):
+        width = (2, 4, 8)[self.config.level_index(level)]
+        logits = self.layer(x[:, :width])
+        loss = None if labels is None else (logits - labels).square().mean()
+        return ToyOutput(loss=loss, logits=logits)
+
+
+def data(rows=32):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(rows, 8, generator=generator)
+    y = x @ torch.arange(1.0, 9.0)[:, None] / 8
+    return Dataset.from_dict({"x": x.tolist(), "labels": y.tolist()}).with_format("torch")
+
+
+def train(tmp_path, trainer_class=MatryoshkaTrainer, resume=None, **arguments):
+    settings = {
+        "max_steps": 8,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 0.1,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "disable_tqdm": True,
+        "use_cpu": True,
+        **arguments,
+    }
+    trainer = trainer_class(
+        model=ToyModel(ToyConfig()),
+        args=MatryoshkaTrainingArguments(output_dir=str(tmp_path), **settings),
+        train_dataset=data(),
+        eval_dataset=data(),
+    )
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
+
+
+def trajectory(trainer):
+    return [row["loss"] for row in trainer.state.log_history if "loss" in row]
+
+
+def test_every_level_is_logged_and_evaluated_under_its_name(tmp_path):
+    trainer = train(tmp_path)
+    first = trainer.state.log_history[0]
+    levels = [first[f"loss_{name}"] for name in ("d2", "d4", "d8")]
+    assert first["loss"] == pytest.approx(sum(levels) / 3, abs=1e-5)
+    metrics = trainer.evaluate()
+    evaluated = [metrics[f"eval_loss_{name}"] for name in ("d2", "d4", "d8")]
+    assert metrics["eval_loss"] == pytest.approx(sum(evaluated) / 3, abs=1e-5)
+    assert evaluated[0] > evaluated[1] > evaluated[2]
+
+
+def test_weights_weigh_the_levels(tmp_path):
+    first = train(tmp_path, level_weights=[1.0, 0.0, 3.0]).state.log_history[0]
+    assert first["loss"] == pytest.approx((first["loss_d2"] + 3 * first["loss_d8"]) / 4, abs=1e-5)
+
+
+def test_only_the_drawn_levels_run_in_training_but_all_in_evaluation(tmp_path):
+    trainer = train(tmp_path, level_sampling="random", levels_per_step=1)
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    assert all(sum(key.startswith("loss_") for key in row) == 1 for row in rows)
+    assert {"eval_loss_d2", "eval_loss_d4", "eval_loss_d8"} <= set(trainer.evaluate())
+
+
+def test_accumulation_gives_the_trajectory_of_the_large_batch(tmp_path):
+    large = train(tmp_path, per_device_train_batch_size=8)
+    small = train(tmp_path, per_device_train_batch_size=4, gradient_accumulation_steps=2, level_sampling="all")
+    assert trajectory(small) == pytest.approx(trajectory(large), rel=1e-5)
+
+
+def test_resume_equals_an_uninterrupted_run(tmp_path):
+    whole = train(tmp_path / "whole", level_sampling="random", save_strategy="steps", save_steps=4)
+    resumed = train(tmp_path / "resumed", level_sampling="random", resume=str(tmp_path / "whole" / "checkpoint-4"))
+    assert trajectory(resumed) == pytest.approx(trajectory(whole), rel=1e-6)
+    assert torch.equal(resumed.model.layer.weight, whole.model.layer.weight)
+
+
+class TiedTrainer(MatryoshkaTrainer):
+    def prepare_step(self, model, inputs):
+        return 2.0
+
+    def tie_losses(self, model, inputs, outputs, shared=None):
+        return {"tie": shared * (outputs[0].logits - outputs[2].logits).abs().mean() + 1}
+
+
+def test_tie_terms_are_added_and_logged(tmp_path):
+    first = train(tmp_path, TiedTrainer).state.log_history[0]
+    levels = [first[f"loss_{name}"] for name in ("d2", "d4", "d8")]
+    assert first["tie"] == pytest.approx(1.0)
+    assert first["loss"] == pytest.approx(sum(levels) / 3 + first["tie"], abs=1e-5)

@@ -1,0 +1,1 @@
+"""Trainers of nested models, their arguments and their losses."""

@@ -1,0 +1,115 @@
+"""The adaptor's trainer: every level of a step is a prefix of one adapted full-width embedding."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers.trainer_utils import EvalLoopOutput
+
+from .adaptor_arguments import AdaptorTrainingArguments
+from .losses.contrastive import contrastive_loss
+from .losses.rank_distillation import rank_distillation_loss
+from .losses.ranking import ranking_loss
+from .losses.similarity import reconstruction_loss, similarity_loss
+from .matryoshka_trainer import MatryoshkaTrainer
+
+
+class AdaptedBatch(NamedTuple):
+    """A batch before and after adaptation; every embedding has unit length."""
+
+    anchors: torch.Tensor
+    candidates: torch.Tensor
+    adapted_anchors: torch.Tensor
+    adapted_candidates: torch.Tensor
+    targets: torch.Tensor
+
+
+class AdaptorTrainer(MatryoshkaTrainer):
+    """Trains a [`MatryoshkaAdaptorModel`] on cached embeddings.
+
+    A batch (see `hf_matryoshka.data.adaptor_batches`) has `anchors (batch, dim)`, `candidates (candidates, dim)` and,
+    of shape `(batch, candidates)`, `allowed` (`False` where the candidate is the anchor itself), `neighbours` (the
+    anchor's nearest candidates in the whole corpus) and `relevance` (grades; all 0 for anchors without labels).
+    Queries and documents go through the same adaptor, in training as in use.
+
+    Args:
+        level_metrics (`Callable[[MatryoshkaAdaptorModel], dict[str, float]]`, *optional*):
+            Validation metrics, computed at every evaluation and reported as `eval_<name>`: what early stopping and the
+            choice of the best checkpoint look at.
+        kwargs: Arguments of `transformers.Trainer`.
+    """
+
+    args: AdaptorTrainingArguments
+
+    def __init__(self, *args, level_metrics: Callable[[nn.Module], dict[str, float]] | None = None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.level_metrics = level_metrics
+        # The collator, not the model, says what a label is: evaluation losses need no `labels`.
+        self.can_return_loss = True
+
+    def prepare_step(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> AdaptedBatch:
+        anchors, candidates = F.normalize(inputs["anchors"], dim=-1), F.normalize(inputs["candidates"], dim=-1)
+        adapted = model(torch.cat([anchors, candidates])).embeddings
+        split = [len(anchors), len(candidates)]
+        return AdaptedBatch(anchors, candidates, *adapted.split(split), anchors @ candidates.T)
+
+    def level_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        level: int,
+        shared: AdaptedBatch,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Loss of one level, and its similarities of shape `(batch, candidates)`."""
+        args, allowed, relevance = self.args, inputs["allowed"], inputs["relevance"]
+        dim = self.accelerator.unwrap_model(model).config.level_dim(level)
+        similarities = (
+            F.normalize(shared.adapted_anchors[:, :dim], dim=-1)
+            @ F.normalize(shared.adapted_candidates[:, :dim], dim=-1).T
+        )
+        loss = similarities.new_zeros(())
+        if args.rank_distillation_weight:
+            term = rank_distillation_loss(similarities, shared.targets, allowed, args.rank_distillation_temperature)
+            loss = loss + args.rank_distillation_weight * term
+        if args.topk_weight:
+            loss = loss + args.topk_weight * similarity_loss(similarities, shared.targets, inputs["neighbours"])
+        if args.pairwise_weight:
+            loss = loss + args.pairwise_weight * similarity_loss(similarities, shared.targets, allowed)
+        if args.contrastive_weight:
+            term = contrastive_loss(similarities, relevance > 0, allowed, args.contrastive_temperature)
+            loss = loss + args.contrastive_weight * term
+        if args.ranking_weight:
+            term = ranking_loss(similarities, relevance, allowed, args.ranking_temperature)
+            loss = loss + args.ranking_weight * term
+        return loss, similarities
+
+    def tie_losses(
+        self,
+        model: nn.Module,
+        inputs: dict[str, torch.Tensor],
+        outputs: dict[int, torch.Tensor],
+        shared: AdaptedBatch,
+    ) -> dict[str, torch.Tensor]:
+        """What keeps the full width where it was."""
+        terms = {}
+        if self.args.anchor_weight:
+            similarities = shared.adapted_anchors @ shared.adapted_candidates.T
+            drift = similarity_loss(similarities, shared.targets, inputs["allowed"])
+            terms["anchor"] = self.args.anchor_weight * drift
+        if self.args.reconstruction_weight:
+            change = reconstruction_loss(
+                torch.cat([shared.adapted_anchors, shared.adapted_candidates]),
+                torch.cat([shared.anchors, shared.candidates]),
+            )
+            terms["reconstruction"] = self.args.reconstruction_weight * change
+        return terms
+
+    def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        if self.level_metrics is not None:
+            for name, value in self.level_metrics(self.accelerator.unwrap_model(self.model).eval()).items():
+                output.metrics[f"{metric_key_prefix}_{name}"] = value
+        return output

@@ -1,0 +1,118 @@
+"""The trainer under all trainers: runs the levels of a step, adds up their losses, logs each under its name."""
+
+from collections import defaultdict
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import Trainer
+from transformers.trainer_utils import EvalLoopOutput
+
+from .level_sampler import LevelSampler
+
+
+class MatryoshkaTrainer(Trainer):
+    """A `transformers.Trainer` for models with levels.
+
+    A subclass says what the loss of one level is ([`level_loss`]), and optionally what is computed once a step
+    ([`prepare_step`]) and which terms tie the levels together ([`tie_losses`]). The loss of a step is the weighted
+    mean of its levels' losses plus the tie terms. Training logs `loss_<level>` and every tie term; evaluation runs
+    every level and reports `eval_loss_<level>`.
+
+    The default [`level_loss`] calls the model with `level=` and takes its `loss`.
+
+    `model.config` must have `levels` (see `hf_matryoshka.modeling.levels.LevelsMixin`).
+    """
+
+    # The mean over a micro-batch; a subclass that divides by `num_items_in_batch` itself must say True.
+    loss_is_scaled_for_ga = False
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.levels: tuple[str, ...] = self.accelerator.unwrap_model(self.model).config.levels
+        self.level_sampler = LevelSampler(len(self.levels), self.args)
+        self._training_terms = TermMeans()
+        self._evaluation_terms = TermMeans()
+
+    def prepare_step(self, model: nn.Module, inputs: dict[str, Any]) -> Any:
+        """What the levels of a step share, for example a teacher's output; handed to every [`level_loss`]."""
+        return None
+
+    def level_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        level: int,
+        shared: Any = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> tuple[torch.Tensor, Any]:
+        """Loss of one level, a mean over the micro-batch, and its outputs (for [`tie_losses`])."""
+        outputs = model(**inputs, level=level)
+        return outputs.loss, outputs
+
+    def tie_losses(
+        self, model: nn.Module, inputs: dict[str, Any], outputs: dict[int, Any], shared: Any = None
+    ) -> dict[str, torch.Tensor]:
+        """Terms over several levels, already weighted, by the name under which they are logged."""
+        return {}
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ):
+        terms = self._training_terms if model.training else self._evaluation_terms
+        levels = self._step_levels() if model.training else range(len(self.levels))
+        shared = self.prepare_step(model, inputs)
+        weights, losses, outputs = [], [], {}
+        for level in levels:
+            loss, outputs[level] = self.level_loss(model, inputs, level, shared, num_items_in_batch)
+            terms.add(f"loss_{self.levels[level]}", loss)
+            weights.append(self.level_sampler.weights[level])
+            losses.append(loss)
+        # A draw of levels whose weights are all zero contributes nothing.
+        total = sum(weight * loss for weight, loss in zip(weights, losses, strict=True)) / (sum(weights) or 1.0)
+        for name, term in self.tie_losses(model, inputs, outputs, shared).items():
+            terms.add(name, term)
+            total = total + term
+        return (total, outputs[max(outputs)]) if return_outputs else total
+
+    def _step_levels(self) -> list[int]:
+        progress = self.state.global_step / max(1, self.state.max_steps)
+        return self.level_sampler.sample(self.state.global_step, progress)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:
+            logs.update(self._training_terms.pop(self.accelerator))
+        super().log(logs, start_time)
+
+    def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs) -> EvalLoopOutput:
+        self._evaluation_terms = TermMeans()
+        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
+        for name, value in self._evaluation_terms.pop(self.accelerator).items():
+            output.metrics[f"{metric_key_prefix}_{name}"] = value
+        return output
+
+
+class TermMeans:
+    """Running means of named loss terms, averaged over the processes when read."""
+
+    def __init__(self):
+        self.sums: dict[str, torch.Tensor] = {}
+        self.counts: dict[str, int] = defaultdict(int)
+
+    def add(self, name: str, value: torch.Tensor) -> None:
+        value = value.detach().float().mean()
+        self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.counts[name] += 1
+
+    def pop(self, accelerator) -> dict[str, float]:
+        """The means since the last call."""
+        means = {
+            name: round(accelerator.reduce(total / self.counts[name], reduction="mean").item(), 6)
+            for name, total in self.sums.items()
+        }
+        self.sums, self.counts = {}, defaultdict(int)
+        return means
