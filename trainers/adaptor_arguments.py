@@ -26,7 +26,9 @@ class AdaptorTrainingArguments(MatryoshkaTrainingArguments):
 
     rank_distillation_weight: float = field(
         default=1.0,
-        metadata={"help": "Weight of the rank-preserving divergence: neighbour distribution at full width to prefixes."},
+        metadata={
+            "help": "Weight of the rank-preserving divergence: neighbour distribution at full width to prefixes."
+        },
     )
     topk_weight: float = field(
         default=0.0, metadata={"help": "Weight of the similarity loss on corpus neighbours (arXiv 2407.20243, Eq. 2)."}
@@ -53,6 +55,13 @@ class AdaptorTrainingArguments(MatryoshkaTrainingArguments):
     contrastive_temperature: float = field(default=0.05, metadata={"help": "Temperature of InfoNCE."})
     ranking_temperature: float = field(
         default=1.0, metadata={"help": "Temperature of the ranking loss; the paper has 1."}
+    )
+    false_negative_margin: float = field(
+        default=0.05,
+        metadata={
+            "help": "InfoNCE ignores an unlabelled candidate whose full-width cosine exceeds that of the closest "
+            "relevant document by more than this."
+        },
     )
     learning_rate: float = field(default=1e-3, metadata={"help": "The initial learning rate of the optimizer."})
     per_device_train_batch_size: int = field(default=256, metadata={"help": "Anchors in a training batch."})

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 from transformers.trainer_utils import EvalLoopOutput
 
 from .adaptor_arguments import AdaptorTrainingArguments
@@ -25,29 +26,51 @@ class AdaptedBatch(NamedTuple):
     adapted_candidates: torch.Tensor
     targets: torch.Tensor
 
+    def probable_positives(self, relevance: torch.Tensor, margin: float) -> torch.Tensor:
+        """Where a candidate without a label is closer at full width than the anchor's closest relevant one by more
+        than `margin`: no safe negative."""
+        closest = self.targets.masked_fill(relevance <= 0, -2).amax(-1, keepdim=True)
+        return (self.targets > closest + margin) & (relevance <= 0)
+
 
 class AdaptorTrainer(MatryoshkaTrainer):
     """Trains a [`MatryoshkaAdaptorModel`] on cached embeddings.
 
     A batch (see `hf_matryoshka.data.adaptor_batches`) has `anchors (batch, dim)`, `candidates (candidates, dim)` and,
     of shape `(batch, candidates)`, `allowed` (`False` where the candidate is the anchor itself), `neighbours` (the
-    anchor's nearest candidates in the whole corpus) and `relevance` (grades; all 0 for anchors without labels).
+    anchor's nearest candidates in the whole corpus) and `relevance` (grades; all 0 for anchors without labels), and
+    `label_weight (batch,)`.
     Queries and documents go through the same adaptor, in training as in use.
 
     Args:
         level_metrics (`Callable[[MatryoshkaAdaptorModel], dict[str, float]]`, *optional*):
             Validation metrics, computed at every evaluation and reported as `eval_<name>`: what early stopping and the
             choice of the best checkpoint look at.
+        eval_collator (`Callable`, *optional*):
+            Collator of the evaluation data, where its candidates are others than in training.
         kwargs: Arguments of `transformers.Trainer`.
     """
 
     args: AdaptorTrainingArguments
 
-    def __init__(self, *args, level_metrics: Callable[[nn.Module], dict[str, float]] | None = None, **kwargs):
+    def __init__(
+        self,
+        *args,
+        level_metrics: Callable[[nn.Module], dict[str, float]] | None = None,
+        eval_collator: Callable[[list[dict[str, Any]]], dict[str, torch.Tensor]] | None = None,
+        **kwargs,
+    ):
         super().__init__(*args, **kwargs)
         self.level_metrics = level_metrics
-        # The collator, not the model, says what a label is: evaluation losses need no `labels`.
-        self.can_return_loss = True
+        self.eval_collator = eval_collator
+        # Nothing in a batch is called `labels`, yet evaluation has a loss.
+        self.label_names, self.can_return_loss = [], True
+        config = self.accelerator.unwrap_model(self.model).config
+        if self.args.reconstruction_weight and (config.projection or config.output_dim != config.embedding_dim):
+            raise ValueError(
+                "reconstruction_weight compares coordinates before and after, which means something only for an "
+                "adaptor that starts as the identity and keeps the full width; use anchor_weight instead"
+            )
 
     def prepare_step(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> AdaptedBatch:
         anchors, candidates = F.normalize(inputs["anchors"], dim=-1), F.normalize(inputs["candidates"], dim=-1)
@@ -72,14 +95,22 @@ class AdaptorTrainer(MatryoshkaTrainer):
         )
         loss = similarities.new_zeros(())
         if args.rank_distillation_weight:
-            term = rank_distillation_loss(similarities, shared.targets, allowed, args.rank_distillation_temperature)
+            term = rank_distillation_loss(
+                similarities,
+                shared.targets,
+                allowed,
+                args.rank_distillation_temperature,
+                relevance,
+                inputs["label_weight"],
+            )
             loss = loss + args.rank_distillation_weight * term
         if args.topk_weight:
             loss = loss + args.topk_weight * similarity_loss(similarities, shared.targets, inputs["neighbours"])
         if args.pairwise_weight:
             loss = loss + args.pairwise_weight * similarity_loss(similarities, shared.targets, allowed)
         if args.contrastive_weight:
-            term = contrastive_loss(similarities, relevance > 0, allowed, args.contrastive_temperature)
+            negatives = allowed & ~shared.probable_positives(relevance, args.false_negative_margin)
+            term = contrastive_loss(similarities, relevance > 0, negatives, args.contrastive_temperature)
             loss = loss + args.contrastive_weight * term
         if args.ranking_weight:
             term = ranking_loss(similarities, relevance, allowed, args.ranking_temperature)
@@ -106,6 +137,14 @@ class AdaptorTrainer(MatryoshkaTrainer):
             )
             terms["reconstruction"] = self.args.reconstruction_weight * change
         return terms
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> DataLoader:
+        training_collator = self.data_collator
+        self.data_collator = self.eval_collator or training_collator
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = training_collator
 
     def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs: Any) -> EvalLoopOutput:
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
