@@ -15,13 +15,22 @@ _EXPORTS = {
     "AdaptorTrainer": "trainers.adaptor_trainer",
     "AdaptorTrainingArguments": "trainers.adaptor_arguments",
     "Curve": "evaluation.curve",
+    "ExportError": "hub.gate",
+    "Family": "hub.family",
+    "MatryoshkaAdaptor": "modeling.st_matryoshka_adaptor",
     "MatryoshkaAdaptorConfig": "modeling.configuration_matryoshka_adaptor",
     "MatryoshkaAdaptorModel": "modeling.modeling_matryoshka_adaptor",
+    "MatryoshkaTruncate": "modeling.st_matryoshka_truncate",
     "MatryoshkaTrainer": "trainers.matryoshka_trainer",
     "MatryoshkaTrainingArguments": "trainers.matryoshka_arguments",
+    "AdaptorRecipe": "recipes.adaptor_recipe",
+    "AdaptorVectors": "recipes.adaptor_vectors",
+    "create_adaptor": "surgery.adaptor_init",
     "evaluate_levels": "evaluation.evaluate_levels",
     "export_family": "hub.family",
     "export_level": "hub.export",
+    "load_beir": "data.beir",
+    "train_adaptor": "recipes.train_adaptor",
 }
 __all__ = sorted(_EXPORTS)
 

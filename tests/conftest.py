@@ -8,6 +8,9 @@ import tempfile
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_DATASETS_OFFLINE"] = "1"
 os.environ["HF_MATRYOSHKA_CACHE"] = tempfile.mkdtemp(prefix="hf-matryoshka-tests-")
+os.environ["HF_MODULES_CACHE"] = os.path.join(os.environ["HF_MATRYOSHKA_CACHE"], "modules")
+# Tiny models: threads cost more than they give, and the same order of sums on every machine is worth more.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import atexit
 import shutil
