@@ -75,7 +75,7 @@ def load_vectors(path: str | Path, width: int | None = None) -> np.ndarray:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no vectors file at {path}; give a {', '.join(SUFFIXES)} file")
-    _check_suffix(path)
+    check_vectors_path(path)
     if path.suffix == ".npy":
         try:
             array = np.load(path, allow_pickle=False)
@@ -103,7 +103,7 @@ def save_vectors(vectors: np.ndarray, path: str | Path) -> None:
         OSError: if the file cannot be written.
     """
     path = Path(path)
-    _check_suffix(path)
+    check_vectors_path(path)
     vectors = check_vectors(vectors)
     with write_beside(path) as temporary:
         if path.suffix == ".npy":
@@ -114,6 +114,7 @@ def save_vectors(vectors: np.ndarray, path: str | Path) -> None:
             write_arrow(vectors_table(vectors), temporary)
 
 
-def _check_suffix(path: Path) -> None:
+def check_vectors_path(path: Path) -> None:
+    """Raise `ValueError` unless the name ends as a file of vectors does."""
     if path.suffix not in SUFFIXES:
         raise ValueError(f"vectors files are {', '.join(SUFFIXES)}; got {path.name!r}")

@@ -1,0 +1,1 @@
+"""A level -> a score -> the curve: metrics, baselines, MTEB at every level, costs, tables and plots."""

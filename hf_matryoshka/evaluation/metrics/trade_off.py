@@ -1,0 +1,55 @@
+"""Metrics of a whole quality-against-cost curve."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def autc(costs: Sequence[float], qualities: Sequence[float]) -> float:
+    """Area under the trade-off curve: the mean quality over the log of the cost.
+
+    The log costs are scaled to [0, 1], so that the area lies between the smallest and the largest quality and curves
+    over the same costs compare.
+
+    Args:
+        costs (`Sequence[float]`): Positive cost of each level, for example bytes per vector; in any order.
+        qualities (`Sequence[float]`): Quality of each level.
+
+    Returns:
+        `float`: The area, by the trapezoidal rule.
+
+    Raises:
+        ValueError: If there are fewer than two different costs or one is not positive.
+    """
+    costs, qualities = np.asarray(costs, dtype=np.float64), np.asarray(qualities, dtype=np.float64)
+    if costs.shape != qualities.shape or costs.ndim != 1:
+        raise ValueError(f"one quality a cost is needed, but the shapes are {costs.shape} and {qualities.shape}")
+    if len(np.unique(costs)) < 2 or not (costs > 0).all():
+        raise ValueError(f"at least two different, positive costs are needed, but they are {costs.tolist()}")
+    order = np.argsort(costs, kind="stable")
+    x, y = np.log(costs[order]), qualities[order]
+    return float(np.diff(x) @ (y[1:] + y[:-1]) / 2 / (x[-1] - x[0]))
+
+
+def monotonicity_violations(qualities: Sequence[float], tolerance: float = 0.0) -> list[tuple[int, int]]:
+    """Pairs of levels of which the larger is worse.
+
+    Args:
+        qualities (`Sequence[float]`): Quality of each level, the smallest level first.
+        tolerance (`float`, *optional*, defaults to 0.0): How much worse the larger level may be.
+
+    Returns:
+        `list[tuple[int, int]]`: Indices (smaller level, larger level) of each pair.
+
+    Raises:
+        ValueError: If the tolerance is negative.
+    """
+    if tolerance < 0:
+        raise ValueError(f"tolerance must not be negative, but is {tolerance}")
+    values = list(qualities)
+    return [
+        (small, large)
+        for small in range(len(values))
+        for large in range(small + 1, len(values))
+        if values[large] < values[small] - tolerance
+    ]

@@ -1,0 +1,53 @@
+"""The one format in which benchmarks and the quickstart write their numbers."""
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..data.files import write_beside
+
+
+PACKAGES = ("torch", "transformers", "sentence-transformers", "mteb", "datasets", "numpy")
+
+
+def write_report(path: str | os.PathLike, name: str, rows: Sequence[dict[str, Any]], **settings: Any) -> Path:
+    """Writes result rows with what is needed to read them later.
+
+    Args:
+        path (`str` or `os.PathLike`): The JSON file; it appears only when it is whole.
+        name (`str`): Name of the benchmark.
+        rows (`Sequence[dict]`): For example those of [`~evaluation.curve.Curve.rows`].
+        settings: Further top-level keys, for example how hyper-parameters were chosen.
+
+    Returns:
+        `Path`: The file.
+    """
+    report = {
+        "name": name,
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "machine": {
+            "cpu": platform.machine(),
+            "cores": os.cpu_count(),
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        },
+        "versions": {
+            "python": platform.python_version(),
+            "hf-matryoshka": __version__,
+            **{package: version(package) for package in PACKAGES},
+        },
+        **settings,
+        "rows": list(rows),
+    }
+    with write_beside(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    return Path(path)

@@ -1,0 +1,81 @@
+"""Text table of systems against widths."""
+
+from collections.abc import Collection, Sequence
+
+from .baselines import BASELINES
+from .bootstrap import paired_bootstrap
+from .curve import Curve, LevelPoint, with_baselines
+
+
+MARK = "*"
+
+
+def format_table(
+    curves: Sequence[Curve],
+    *,
+    baselines: Collection[str] = tuple(BASELINES),
+    intervals: bool = True,
+    digits: int = 3,
+) -> str:
+    """Systems as rows, widths as columns, each value with its 95% interval.
+
+    The best value of a column gets a star only if it beats the best baseline (the runner-up, when a baseline leads) by
+    a difference whose 95% paired bootstrap interval excludes 0. A column without a star has no proven winner.
+
+    Args:
+        curves (`Sequence[Curve]`): Systems on one split, under one metric. Their `baselines` are listed too.
+        baselines (`Collection[str]`, *optional*): Names of the systems that count as baselines.
+        intervals (`bool`, *optional*, defaults to `True`): Whether to print the intervals.
+        digits (`int`, *optional*, defaults to 3): Decimals.
+
+    Returns:
+        `str`: The table, under a line that names metric and split.
+
+    Raises:
+        ValueError: If there is no curve, or their metrics or splits differ.
+    """
+    shown = with_baselines(curves)
+    points = {curve.system: {point.dim: point for point in curve.points} for curve in shown}
+    dims = sorted({dim for column in points.values() for dim in column})
+    winners = {dim: _winner({name: row[dim] for name, row in points.items() if dim in row}, baselines) for dim in dims}
+
+    def cell(name: str, dim: int) -> str:
+        point = points[name].get(dim)
+        if point is None:
+            return "-"
+        text = _number(point.quality, digits) + (MARK if winners[dim] == name else "")
+        if intervals and point.low is not None:
+            text += f" [{_number(point.low, digits)}, {_number(point.high, digits)}]"
+        return text
+
+    header = ["system", *map(str, dims)]
+    body = [[curve.system, *(cell(curve.system, dim) for dim in dims)] for curve in shown]
+    widths = [max(len(row[column]) for row in [header, *body]) for column in range(len(header))]
+    lines = [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in [header, ["-" * width for width in widths], *body]
+    ]
+    notes = []
+    if intervals and any(point.low is not None for row in points.values() for point in row.values()):
+        notes.append("[95% bootstrap interval]")
+    if any(winners.values()):
+        notes.append(f"{MARK} best, and its paired 95% interval against the best other baseline excludes 0")
+    title = f"{shown[0].metric}, split {shown[0].split}, by dimensions"
+    return "\n".join([title, *lines, *notes])
+
+
+def _number(value: float, digits: int) -> str:
+    text = f"{value:.{digits}f}"
+    return text[1:] if text.startswith("0.") else text.replace("-0.", "-.", 1) if text.startswith("-0.") else text
+
+
+def _winner(column: dict[str, LevelPoint], baselines: Collection[str]) -> str | None:
+    best = max(column, key=lambda name: column[name].quality)
+    others = [name for name in column if name in baselines and name != best]
+    if not others:
+        return None
+    rival = column[max(others, key=lambda name: column[name].quality)]
+    if column[best].per_query is None or rival.per_query is None:
+        return None
+    _, low, _ = paired_bootstrap(column[best].per_query, rival.per_query)
+    return best if low > 0 else None
