@@ -1,0 +1,31 @@
+"""The command tree. Each command imports what it needs when it runs, so that `--help` is quick."""
+
+import typer
+
+from . import embed, evaluate, export, quickstart, select, train
+
+
+app = typer.Typer(
+    name="hf-matryoshka",
+    help="Train one Matryoshka model, ship many sizes of it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(quickstart.quickstart)
+app.command()(embed.embed)
+app.command()(evaluate.evaluate)
+app.command()(export.export)
+app.command()(select.select)
+
+training = typer.Typer(help="Train a nested model.", no_args_is_help=True)
+train.add_adaptor_command(training)
+app.add_typer(training, name="train")
+
+
+@app.callback()
+def root() -> None:
+    """Train one Matryoshka model, ship many sizes of it.
+
+    Start with: hf-matryoshka quickstart
+    """

@@ -1,0 +1,35 @@
+"""`hf-matryoshka select`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import JsonFlag, print_json
+
+
+def select(
+    curve: Annotated[Path, typer.Argument(help="A curve as written by quickstart or evaluate (JSON).")],
+    min_quality: Annotated[
+        float | None, typer.Option(help="Share of the largest level's quality to keep, for example 0.95.")
+    ] = None,
+    max_latency_ms: Annotated[float | None, typer.Option(help="Limit on the latency of the adaptor.")] = None,
+    max_memory_mb: Annotated[float | None, typer.Option(help="Limit on the size of an index.")] = None,
+    num_vectors: Annotated[int | None, typer.Option(help="Number of vectors in that index.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Name the smallest level that meets every demand.
+
+    Example: hf-matryoshka select outputs/quickstart/curve.json --min-quality 0.95
+    """
+    from ..evaluation.curve import Curve
+
+    found = Curve.from_json(curve)
+    level = found.select(min_quality, max_latency_ms, max_memory_mb, num_vectors)
+    point = found[level]
+    if json:
+        print_json({"level": level, "dim": point.dim, "quality": point.quality, "cost": point.cost})
+    else:
+        share = point.quality / found.qualities[-1] if found.qualities[-1] else float("nan")
+        quality = f"{found.metric} {point.quality:.4f} ({share:.1%} of the largest level)"
+        print(f"{level}: {point.dim} dimensions, {quality}")

@@ -1,0 +1,92 @@
+"""`hf-matryoshka train`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..recipes.adaptor_recipe import AdaptorRecipe
+from .options import JsonFlag, load_yaml, print_json, with_flags
+
+
+def add_adaptor_command(group: typer.Typer) -> None:
+    """`train adaptor`, with a flag for every field of the recipe and, read by transformers' own parser, for every
+    training argument."""
+    settings = {"allow_extra_args": True, "ignore_unknown_options": True}
+    group.command("adaptor", context_settings=settings)(with_flags(train_adaptor, AdaptorRecipe))
+
+
+def train_adaptor(
+    context: typer.Context,
+    output: Annotated[Path, typer.Argument(help="Folder for the run; the adaptor will be in its model/ folder.")],
+    beir: Annotated[Path | None, typer.Option(help="Texts and labels: a data set in BEIR format.")] = None,
+    model: Annotated[
+        str, typer.Option(help="Base model that encodes them: a folder or a Hub id.")
+    ] = "sentence-transformers/all-MiniLM-L6-v2",
+    vectors: Annotated[
+        Path | None,
+        typer.Option(help="Instead of texts: vectors of documents, from any model or API (.parquet, .arrow, .npy)."),
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="YAML file with options of the recipe and the training.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Delete another run that lies in the output folder.")] = False,
+    json: JsonFlag = False,
+    *,
+    flags: dict[str, Any],
+) -> None:
+    """Train an adaptor on a data set or on vectors; the same call resumes an interrupted run.
+
+    Every field of AdaptorTrainingArguments (and so of transformers.TrainingArguments) is a flag too, for example
+    --learning_rate 5e-4 --contrastive_weight 0.5. Flags win over the YAML file.
+
+    Example: hf-matryoshka train adaptor runs/scifact --beir path/to/scifact
+    """
+    if (beir is None) == (vectors is None):
+        raise ValueError("give either --beir (a data set) or --vectors (a file of vectors)")
+    from ..data.beir import load_beir
+    from ..data.vectors import load_vectors
+    from ..recipes.adaptor_vectors import AdaptorVectors
+    from ..recipes.train_adaptor import train_adaptor as run
+    from ..trainers.adaptor_arguments import AdaptorTrainingArguments
+
+    values = load_yaml(config, AdaptorRecipe, AdaptorTrainingArguments)
+    training = {name: value for name, value in values.items() if name not in AdaptorRecipe.__dataclass_fields__}
+    training |= training_flags(context.args)
+    recipe = AdaptorRecipe(**{name: value for name, value in values.items() if name not in training} | flags)
+    if vectors is not None:
+        found = AdaptorVectors(load_vectors(vectors))
+    else:
+        found = AdaptorVectors.from_dataset(load_beir(beir), model, seed=recipe.seed)
+    trained = run(found, output, recipe, training=training, overwrite=overwrite)
+    if json:
+        print_json({"model": output / "model", **trained.report})
+        return
+    for stage, result in trained.report["stages"].items():
+        print(f"{stage}: {result.get('best_step', 'all')} steps")
+        for name, value in result.get("after", {}).items():
+            print(f"  {name}: {result['before'][name]:.4f} -> {value:.4f} (held-out documents)")
+    print(f"Adaptor: {output / 'model'}")
+
+
+def training_flags(arguments: list[str]) -> dict[str, Any]:
+    """Training arguments given as flags, and only those.
+
+    Raises:
+        ValueError: If one does not exist or has no valid value.
+    """
+    import argparse
+
+    from transformers import HfArgumentParser
+
+    from ..trainers.adaptor_arguments import AdaptorTrainingArguments
+
+    parser = HfArgumentParser(AdaptorTrainingArguments, exit_on_error=False, add_help=False, allow_abbrev=False)
+    for action in parser._actions:
+        # Only what was given: a default must not override the YAML file.
+        action.default, action.required = argparse.SUPPRESS, False
+    try:
+        found, unknown = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ValueError(f"bad training argument: {error}") from None
+    if unknown:
+        raise ValueError(f"unknown option {unknown[0]!r}; see hf-matryoshka train adaptor --help")
+    return vars(found)

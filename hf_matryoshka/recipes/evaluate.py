@@ -1,0 +1,138 @@
+"""Evaluating whatever a user has: an exported repo, a trained adaptor, or a plain embedding model."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import mteb
+import numpy as np
+
+from ..data.base_models import load_base_model
+from ..data.beir import load_beir
+from ..data.retrieval import RetrievalDataset
+from ..data.splits import unseen_queries
+from ..evaluation.curve import Curve
+from ..evaluation.evaluate_levels import evaluate_levels
+from ..evaluation.levels import split_at_levels
+from ..evaluation.mteb_tasks import classification_task, retrieval_task, sts_task
+from ..evaluation.plot import plot_curves
+from ..evaluation.report import write_report
+from ..modeling import MatryoshkaAdaptorConfig, MatryoshkaAdaptorModel
+from ..modeling.levels import default_matryoshka_dims
+
+
+def load_adaptor(path: str | Path) -> MatryoshkaAdaptorModel:
+    """The adaptor of a folder: a saved one, an exported `full/`, or the run that trained it.
+
+    Raises:
+        FileNotFoundError: If the folder holds no adaptor.
+    """
+    for folder in (Path(path), Path(path) / "model"):
+        if _is_adaptor(folder):
+            return MatryoshkaAdaptorModel.from_pretrained(folder).eval()
+    raise FileNotFoundError(f"{path} holds no adaptor; give the folder of a run or of a saved MatryoshkaAdaptorModel")
+
+
+def _is_adaptor(folder: Path) -> bool:
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return config.get("model_type") == MatryoshkaAdaptorConfig.model_type
+
+
+def evaluate_model(
+    model: str,
+    *,
+    beir: Sequence[Path] = (),
+    sts: Path | None = None,
+    classification: Path | None = None,
+    tasks: Sequence[str] = (),
+    base_model: str | None = None,
+    dims: Sequence[int] | None = None,
+    split: str | None = None,
+    baselines: bool = True,
+    num_vectors: int | None = None,
+    trust_remote_code: bool = False,
+) -> dict[str, Curve]:
+    """Curves of a model, by task; retrieval data whose training split shares documents gives `<task> (unseen)` too.
+
+    Args:
+        model (`str`): A folder or a Hub id.
+        beir (`Sequence[Path]`): Retrieval data sets in BEIR format. One named as a task of MTEB, in any case, is put
+            behind that task.
+        sts, classification (`Path`, *optional*): Folders for STSBenchmark and for Banking77Classification.
+        tasks (`Sequence[str]`): Names of further tasks of MTEB.
+        base_model (`str`, *optional*): Base of an adaptor; by default the one it was trained on.
+        dims (`Sequence[int]`, *optional*): Widths; by default all levels of the model, or log-spaced prefixes of one
+            without levels.
+        split (`str`, *optional*): Split of the data; `"test"` by default.
+        baselines (`bool`, *optional*, defaults to `True`): Whether to score the baselines.
+        num_vectors (`int`, *optional*): Size of an index, for its memory.
+        trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to run the repo's code.
+
+    Raises:
+        ValueError, OSError: See [`evaluate_levels`].
+    """
+    sources = {path: load_beir(path) for path in beir}
+    names = {name.lower(): name for name in (task.metadata.name for task in mteb.get_tasks(task_types=["Retrieval"]))}
+    todo = [
+        retrieval_task(names.get(dataset.name.lower(), dataset.name), dataset, split or "test")
+        for dataset in sources.values()
+    ]
+    if sts is not None:
+        todo.append(sts_task("STSBenchmark", sts, split or "test"))
+    if classification is not None:
+        todo.append(classification_task("Banking77Classification", classification, split or "test"))
+    todo += list(tasks)
+
+    adaptor = None
+    if Path(model).is_dir() and not (Path(model) / "modules.json").is_file():
+        adaptor = load_adaptor(model)
+        base_model = base_model or adaptor.config.base_model
+        if base_model is None:
+            raise ValueError(f"{model} does not say which model made its embeddings; give base_model")
+        encoder = load_base_model(base_model)
+    else:
+        encoder = load_base_model(model, trust_remote_code=trust_remote_code)
+    levels = None if dims is None else [f"d{dim}" for dim in dims]
+    if adaptor is None and split_at_levels(encoder)[1] is None:
+        width = encoder.get_embedding_dimension()
+        # A stock level is what it is; any other model is measured at its prefixes.
+        exported = (Path(model) / "matryoshka_export.json").is_file()
+        levels = dims or ([width] if exported else default_matryoshka_dims(width))
+    curves = evaluate_levels(
+        encoder,
+        todo,
+        adaptor=adaptor,
+        levels=levels,
+        baselines=baselines,
+        split=split,
+        num_vectors=num_vectors,
+    )
+    for task, dataset in zip(todo, sources.values(), strict=False):
+        rows = _unseen_rows(dataset, split or "test")
+        if rows is not None:
+            name = task.metadata.name
+            curves[f"{name} (unseen)"] = curves[name].subset(rows, f"{curves[name].split}_unseen")
+    return curves
+
+
+def _unseen_rows(dataset: RetrievalDataset, split: str) -> np.ndarray | None:
+    """Rows (by sorted id) of the queries whose documents training has not seen; `None` if all or none are."""
+    if "train" not in dataset.qrels or split == "train":
+        return None
+    queries = sorted(dataset.qrels[split])
+    unseen = set(unseen_queries(dataset.qrels["train"], dataset.qrels[split]))
+    rows = np.array([row for row, query in enumerate(queries) if query in unseen], dtype=np.int64)
+    return rows if 0 < len(rows) < len(queries) else None
+
+
+def write_evaluation(curves: dict[str, Curve], folder: str | Path) -> None:
+    """Writes `<task>.json` and `<task>.png` for each curve, and all rows as `results.json`."""
+    folder = Path(folder)
+    rows = []
+    for name, curve in curves.items():
+        stem = name.replace(" (", "_").rstrip(")")
+        curve.to_json(folder / f"{stem}.json")
+        plot_curves([curve], folder / f"{stem}.png", title=name)
+        rows += curve.rows(task=name)
+    write_report(folder / "results.json", "evaluate", rows)

@@ -1,0 +1,159 @@
+"""From an embedding model to a measured, exported family in one call."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel
+
+from ..data.base_models import load_base_model
+from ..data.beir import load_beir
+from ..data.docstrings import documentation_corpus
+from ..data.embed import embed_texts
+from ..data.retrieval import RetrievalDataset
+from ..evaluation.cost import level_cost
+from ..evaluation.curve import Curve
+from ..evaluation.levels import adaptor_transform
+from ..evaluation.plot import plot_curves
+from ..evaluation.report import write_report
+from ..evaluation.retrieval import score_baselines, score_retrieval
+from ..hub.family import Family, export_family
+from ..modeling import MatryoshkaAdaptorModel
+from .adaptor_recipe import AdaptorRecipe
+from .adaptor_vectors import AdaptorVectors
+from .train_adaptor import train_adaptor
+
+
+@dataclass(frozen=True)
+class Quickstart:
+    """What [`quickstart`] made.
+
+    Args:
+        dataset ([`RetrievalDataset`]): What was trained and measured on.
+        curves (`dict[str, Curve]`): By split; each holds its baselines.
+        family ([`Family`]): The exported repos.
+        results, plot (`Path`): The rows as JSON, and the picture.
+    """
+
+    dataset: RetrievalDataset
+    curves: dict[str, Curve]
+    family: Family
+    results: Path
+    plot: Path
+
+
+def quickstart(
+    output_dir: str | Path,
+    *,
+    base_model: str,
+    beir: str | Path | None = None,
+    max_documents: int = 4000,
+    recipe: AdaptorRecipe | None = None,
+    say: Callable[[str], None] = print,
+) -> Quickstart:
+    """Encodes a corpus, trains an adaptor, measures every level beside the baselines, exports the family, and loads
+    every repo back.
+
+    Args:
+        output_dir (`str` or `Path`): Gets one repo a level, `full/`, `results.json`, `curve*.json`, `curve.png` and
+            `training/`.
+        base_model (`str`): Folder or Hub id of a sentence-transformers model.
+        beir (`str` or `Path`, *optional*): A data set in BEIR format; by default the documentation of the installed
+            Python packages.
+        max_documents (`int`, *optional*, defaults to 4000): Size of that documentation corpus.
+        recipe ([`AdaptorRecipe`], *optional*): How to train.
+        say (`Callable`, *optional*): Gets a line about each step.
+
+    Returns:
+        [`Quickstart`].
+    """
+    folder = Path(output_dir)
+    recipe = recipe or AdaptorRecipe()
+    dataset = load_beir(beir) if beir is not None else documentation_corpus(max_documents, seed=recipe.seed)
+    counts = ", ".join(f"{len(queries)} {split}" for split, queries in sorted(dataset.qrels.items()))
+    say(f"{dataset.name}: {len(dataset.corpus_ids)} documents, queries: {counts}")
+    encoder = load_base_model(base_model)
+    split = "test" if "test" in dataset.qrels else sorted(dataset.qrels)[-1]
+
+    say("Encoding every text once at full width (kept in the cache for the next run)")
+    # Four sentences a document where there are titles (abstracts); documentation is shorter.
+    sentences = 4 if any(dataset.titles) else 2
+    vectors = AdaptorVectors.from_dataset(dataset, encoder, sentences_per_document=sentences, seed=recipe.seed)
+    say("Training the adaptor")
+    adaptor = train_adaptor(vectors, folder / "training", recipe, overwrite=True).model
+    adaptor.config.base_model = base_model
+
+    say("Measuring every level beside the baselines")
+    queries = embed_texts(encoder, dataset.queries, prompt=encoder.prompts.get("query") or None, name="queries")
+    curves = score_adaptor(adaptor, vectors, queries, dataset, split)
+    rows = [row for curve in curves.values() for row in curve.rows(dataset=dataset.name, base_model=base_model)]
+    results = write_report(folder / "results.json", "quickstart", rows)
+    for name, curve in curves.items():
+        curve.to_json(folder / ("curve.json" if name == split else f"curve_{name}.json"))
+    plot = plot_curves([curves[split]], folder / "curve.png", title=f"{base_model} on {dataset.name} ({split})")
+
+    say("Exporting one repo a level, each loaded back and compared with the trained model")
+    family = export_family(
+        adaptor, folder, base_model=encoder, base_model_id=base_model, curves=list(curves.values()), plot=plot
+    )
+    _load_back(family, dataset.queries[:2])
+    return Quickstart(dataset, curves, family, results, plot)
+
+
+def score_adaptor(
+    adaptor: MatryoshkaAdaptorModel,
+    vectors: AdaptorVectors,
+    queries,
+    dataset: RetrievalDataset,
+    split: str = "test",
+    *,
+    system: str = "ours",
+    baselines: bool = True,
+) -> dict[str, Curve]:
+    """nDCG@10 of every level on a split and, where training shares documents with it, on its unseen queries.
+
+    Args:
+        adaptor ([`MatryoshkaAdaptorModel`]): The adaptor.
+        vectors ([`AdaptorVectors`]): Its `corpus` is searched.
+        queries (`np.ndarray` of shape `(num_queries, dim)`): In the order of `dataset.query_ids`.
+        dataset ([`RetrievalDataset`]): Ids and relevance.
+        split (`str`, *optional*, defaults to `"test"`): Which relevance.
+        system (`str`, *optional*, defaults to `"ours"`): Name in the curves.
+        baselines (`bool`, *optional*, defaults to `True`): Whether to score every baseline at the same widths.
+
+    Returns:
+        `dict[str, Curve]`: By split.
+    """
+    transform = adaptor_transform(adaptor)
+    dims = adaptor.config.matryoshka_dims
+    costs = {dim: level_cost(adaptor, f"d{dim}", num_vectors=len(vectors.corpus)) for dim in dims}
+    curves = score_retrieval(
+        lambda found, dim, kind: transform(found, f"d{dim}"),
+        queries,
+        vectors.corpus,
+        dataset,
+        dims,
+        system=system,
+        split=split,
+        costs=costs,
+    )
+    if baselines:
+        for name, found in score_baselines(queries, vectors.corpus, dataset, dims, split=split).items():
+            curves[name].baselines.update(found)
+    return curves
+
+
+def _load_back(family: Family, texts: list[str]) -> None:
+    """Every repo as its user would load it."""
+    for level in family.levels.values():
+        model = SentenceTransformer(str(level.folder), device="cpu", trust_remote_code=not level.stock)
+        if model.encode(texts, show_progress_bar=False).shape != (len(texts), level.dim):
+            raise RuntimeError(f"{level.folder} does not give {level.dim} dimensions")
+    adaptor = AutoModel.from_pretrained(family.full.folder, trust_remote_code=True)
+    adaptor(torch.ones(1, adaptor.config.embedding_dim))
+    full = SentenceTransformer(str(family.full.folder), device="cpu", trust_remote_code=True)
+    smallest = adaptor.config.matryoshka_dims[0]
+    if full.encode(texts, matryoshka_dim=smallest, show_progress_bar=False).shape != (len(texts), smallest):
+        raise RuntimeError(f"{family.full.folder} does not give {smallest} dimensions")
