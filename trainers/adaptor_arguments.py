@@ -64,6 +64,13 @@ class AdaptorTrainingArguments(MatryoshkaTrainingArguments):
         },
     )
     learning_rate: float = field(default=1e-3, metadata={"help": "The initial learning rate of the optimizer."})
+    projection_learning_rate: float | None = field(
+        default=None,
+        metadata={
+            "help": "Learning rate of the projection (the weights that start as the SVD rotation); as the others by "
+            "default."
+        },
+    )
     per_device_train_batch_size: int = field(default=256, metadata={"help": "Anchors in a training batch."})
     per_device_eval_batch_size: int = field(default=256, metadata={"help": "Anchors in an evaluation batch."})
 

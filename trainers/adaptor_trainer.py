@@ -11,7 +11,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from .adaptor_arguments import AdaptorTrainingArguments
 from .losses.contrastive import contrastive_loss
-from .losses.rank_distillation import rank_distillation_loss
+from .losses.rank_distillation import neighbour_distribution, rank_distillation_loss
 from .losses.ranking import ranking_loss
 from .losses.similarity import reconstruction_loss, similarity_loss
 from .matryoshka_trainer import MatryoshkaTrainer
@@ -25,6 +25,7 @@ class AdaptedBatch(NamedTuple):
     adapted_anchors: torch.Tensor
     adapted_candidates: torch.Tensor
     targets: torch.Tensor
+    distribution: torch.Tensor
 
     def probable_positives(self, relevance: torch.Tensor, margin: float) -> torch.Tensor:
         """Where a candidate without a label is closer at full width than the anchor's closest relevant one by more
@@ -72,11 +73,33 @@ class AdaptorTrainer(MatryoshkaTrainer):
                 "adaptor that starts as the identity and keeps the full width; use anchor_weight instead"
             )
 
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        """The optimizer of `transformers.Trainer`, with the projection in groups of its own learning rate."""
+        fresh = self.optimizer is None
+        optimizer = super().create_optimizer(model)
+        if fresh and self.args.projection_learning_rate is not None:
+            named = (self.model if model is None else model).named_parameters()
+            projections = {id(parameter) for name, parameter in named if name.endswith("projection.weight")}
+            for group in list(optimizer.param_groups):
+                moved = [parameter for parameter in group["params"] if id(parameter) in projections]
+                if moved:
+                    group["params"] = [parameter for parameter in group["params"] if id(parameter) not in projections]
+                    optimizer.add_param_group({**group, "params": moved, "lr": self.args.projection_learning_rate})
+        return optimizer
+
     def prepare_step(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> AdaptedBatch:
         anchors, candidates = F.normalize(inputs["anchors"], dim=-1), F.normalize(inputs["candidates"], dim=-1)
         adapted = model(torch.cat([anchors, candidates])).embeddings
         split = [len(anchors), len(candidates)]
-        return AdaptedBatch(anchors, candidates, *adapted.split(split), anchors @ candidates.T)
+        targets = anchors @ candidates.T
+        distribution = neighbour_distribution(
+            targets,
+            inputs["allowed"],
+            self.args.rank_distillation_temperature,
+            inputs["relevance"],
+            inputs["label_weight"],
+        )
+        return AdaptedBatch(anchors, candidates, *adapted.split(split), targets, distribution)
 
     def level_loss(
         self,
@@ -96,12 +119,7 @@ class AdaptorTrainer(MatryoshkaTrainer):
         loss = similarities.new_zeros(())
         if args.rank_distillation_weight:
             term = rank_distillation_loss(
-                similarities,
-                shared.targets,
-                allowed,
-                args.rank_distillation_temperature,
-                relevance,
-                inputs["label_weight"],
+                similarities, shared.distribution, allowed, args.rank_distillation_temperature
             )
             loss = loss + args.rank_distillation_weight * term
         if args.topk_weight:

@@ -5,7 +5,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def write_report(path: str | os.PathLike, name: str, rows: Sequence[dict[str, An
     """
     report = {
         "name": name,
-        "date": datetime.now(timezone.utc).date().isoformat(),
+        "date": datetime.now(UTC).date().isoformat(),
         "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
         "machine": {
             "cpu": platform.machine(),

@@ -55,26 +55,28 @@ class AdaptorRecipe:
     supervised: bool = field(
         default=True, metadata={"help": "Run the supervised stage when there are labelled training queries."}
     )
-    unsupervised_steps: int = field(default=600, metadata={"help": "Optimizer steps of the unsupervised stage."})
-    supervised_steps: int = field(default=600, metadata={"help": "Optimizer steps of the supervised stage."})
-    document_share: float = field(default=0.25, metadata={"help": "Share of documents among the anchors."})
-    title_share: float = field(default=0.25, metadata={"help": "Share of titles among the anchors."})
-    sentence_share: float = field(default=0.5, metadata={"help": "Share of sentences among the anchors."})
+    unsupervised_steps: int = field(default=800, metadata={"help": "Optimizer steps of the unsupervised stage."})
+    supervised_steps: int = field(default=300, metadata={"help": "Optimizer steps of the supervised stage."})
+    document_share: float = field(
+        default=1.0, metadata={"help": "Documents among the anchors, relative to the other two shares."}
+    )
+    title_share: float = field(default=1.0, metadata={"help": "Titles among the anchors, relatively."})
+    sentence_share: float = field(default=4.0, metadata={"help": "Sentences among the anchors, relatively."})
     query_share: float = field(
-        default=0.5, metadata={"help": "Share of labelled queries among the anchors of the supervised stage."}
+        default=0.25, metadata={"help": "Share of labelled queries among the anchors of the supervised stage."}
     )
     pseudo_label_weight: float = field(
-        default=0.1,
+        default=0.3,
         metadata={"help": "Part of a pseudo-query's target that is the document it comes from (0 to 1)."},
     )
     label_weight: float = field(
-        default=1.0, metadata={"help": "Part of a labelled query's target that is its relevant documents (0 to 1)."}
+        default=0.7, metadata={"help": "Part of a labelled query's target that is its relevant documents (0 to 1)."}
     )
     num_neighbours: int = field(default=32, metadata={"help": "Nearest documents mined for each anchor."})
     neighbours_per_anchor: int = field(
-        default=4, metadata={"help": "How many of them each anchor adds to the candidates of its batch."}
+        default=2, metadata={"help": "How many of them each anchor adds to the candidates of its batch."}
     )
-    random_candidates: int = field(default=512, metadata={"help": "Random documents among the candidates."})
+    random_candidates: int = field(default=256, metadata={"help": "Random documents among the candidates."})
     validation_fraction: float = field(
         default=0.1,
         metadata={

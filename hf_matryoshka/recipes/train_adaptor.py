@@ -1,12 +1,13 @@
 """Training an adaptor from cached vectors: unsupervised, then supervised where there are labels."""
 
+import copy
 import hashlib
 import json
 import logging
 import os
 import shutil
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ logger = logging.getLogger(__name__)
 
 # Learning rates and lengths of the two stages; a `training` argument overrides them in both.
 STAGE_DEFAULTS = {
-    "unsupervised": {"learning_rate": 1e-3},
-    "supervised": {"learning_rate": 1e-3},
+    "unsupervised": {"learning_rate": 3e-3, "projection_learning_rate": 1e-3, "anchor_weight": 1.0},
+    "supervised": {"learning_rate": 1e-3, "projection_learning_rate": 1e-3, "anchor_weight": 0.5},
 }
 
 
@@ -41,10 +42,12 @@ class TrainedAdaptor:
     Args:
         model ([`MatryoshkaAdaptorModel`]): The adaptor, in evaluation mode.
         report (`dict`): For each stage its steps, seconds, and validation metrics before and after.
+        after_stage (`dict[str, MatryoshkaAdaptorModel]`): The adaptor as each stage left it.
     """
 
     model: MatryoshkaAdaptorModel
-    report: dict[str, Any] = field(default_factory=dict)
+    report: dict[str, Any]
+    after_stage: dict[str, MatryoshkaAdaptorModel]
 
 
 def train_adaptor(
@@ -89,6 +92,7 @@ def train_adaptor(
 
     report: dict[str, Any] = {"recipe": asdict(recipe), "training": training, "stages": {}}
     model = searched = None
+    after_stage: dict[str, MatryoshkaAdaptorModel] = {}
     for stage in stages:
         supervised = stage == "supervised"
         steps = recipe.supervised_steps if supervised else recipe.unsupervised_steps
@@ -105,13 +109,14 @@ def train_adaptor(
         else:
             model = searched
         report["stages"][stage] = result
-    model.config.base_model = vectors.base_model
+        model.config.base_model = vectors.base_model
+        after_stage[stage] = copy.deepcopy(model).eval()
     shutil.rmtree(folder / "model", ignore_errors=True)
     with write_beside(folder / "model") as temporary:
         model.save_pretrained(temporary)
     with write_beside(folder / "training.json") as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    return TrainedAdaptor(model.eval(), report)
+    return TrainedAdaptor(model.eval(), report, after_stage)
 
 
 def _run_key(vectors: AdaptorVectors, recipe: AdaptorRecipe, training: dict[str, Any]) -> str:
@@ -181,7 +186,7 @@ def _arguments(
     settings = {
         "max_steps": steps,
         "lr_scheduler_type": "cosine",
-        "warmup_steps": min(50, steps // 10),
+        "warmup_steps": min(30, steps // 10),
         "weight_decay": 0.0,
         "logging_steps": interval,
         "save_steps": interval,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from hf_matryoshka.trainers.losses.contrastive import contrastive_loss
-from hf_matryoshka.trainers.losses.rank_distillation import rank_distillation_loss
+from hf_matryoshka.trainers.losses.rank_distillation import neighbour_distribution, rank_distillation_loss
 from hf_matryoshka.trainers.losses.ranking import ranking_loss
 from hf_matryoshka.trainers.losses.similarity import reconstruction_loss, similarity_loss
 
@@ -51,17 +51,34 @@ def test_ranking_loss_equals_the_triple_sum():
 
 def test_rank_distillation_is_a_divergence_over_the_mask():
     targets = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
-    assert rank_distillation_loss(targets, targets).item() == pytest.approx(0, abs=1e-6)
+    assert rank_distillation_loss(targets, neighbour_distribution(targets)).item() == pytest.approx(0, abs=1e-6)
     student = targets.flip(-1)
     p, q = torch.softmax(targets / 0.5, -1), torch.softmax(student / 0.5, -1)
     expected = (p * (p / q).log()).sum(-1).mean()
-    assert rank_distillation_loss(student, targets, temperature=0.5).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert rank_distillation_loss(student, p, temperature=0.5).item() == pytest.approx(expected.item(), rel=1e-5)
     mask = torch.tensor([[True, True, True, True, False]] * 3)
     changed = student.clone()
     changed[:, 4] += 10
+    target = neighbour_distribution(targets, mask, 0.5)
+    assert (target[:, 4] == 0).all()
     assert torch.equal(
-        rank_distillation_loss(changed, targets, mask, 0.5), rank_distillation_loss(student, targets, mask, 0.5)
+        rank_distillation_loss(changed, target, mask, 0.5), rank_distillation_loss(student, target, mask, 0.5)
     )
+
+
+def test_labels_take_their_share_of_the_target():
+    similarities = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    relevance = torch.tensor([[2.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+    plain = neighbour_distribution(similarities, temperature=0.5)
+    mixed = neighbour_distribution(similarities, None, 0.5, relevance, torch.tensor([0.3, 0.9, 1.0]))
+    assert torch.allclose(mixed[0], 0.7 * plain[0] + 0.3 * torch.tensor([2 / 3, 1 / 3, 0, 0]))
+    assert torch.allclose(mixed[1], plain[1])  # nothing to mix in
+    assert torch.equal(mixed[2], torch.tensor([0.0, 0.0, 0.0, 1.0]))
+    assert torch.allclose(mixed.sum(-1), torch.ones(3))
+    # With all the mass on one label the loss is InfoNCE.
+    student = torch.randn(1, 4)
+    expected = torch.nn.functional.cross_entropy(student / 0.5, torch.tensor([3]))
+    assert rank_distillation_loss(student, mixed[2:], temperature=0.5).item() == pytest.approx(expected.item())
 
 
 def test_contrastive_loss_sets_each_positive_against_the_negatives_only():
@@ -80,6 +97,8 @@ def test_contrastive_loss_sets_each_positive_against_the_negatives_only():
 @pytest.mark.parametrize("loss", [similarity_loss, rank_distillation_loss])
 def test_distillation_losses_are_finite_and_do_not_grow_with_the_batch(loss, scale):
     similarities, targets = scale * torch.randn(4, 6), scale * torch.randn(4, 6)
+    if loss is rank_distillation_loss:
+        targets = neighbour_distribution(targets)
     similarities.requires_grad_()
     value = loss(similarities, targets)
     value.backward()
