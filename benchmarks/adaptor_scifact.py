@@ -70,7 +70,7 @@ def main() -> None:
             trained = train_adaptor(vectors, Path(folder) / str(seed), recipe)
             for stage, adaptor in trained.after_stage.items():
                 system = f"ours_{stage}"
-                seconds.setdefault(system, []).append(trained.report["stages"][stage]["refit"]["seconds"])
+                seconds.setdefault(system, []).append(trained.report["stages"][stage]["seconds"])
                 scored = score_adaptor(adaptor, vectors, queries, dataset, system=system, baselines=seed == 0)
                 for split, curve in scored.items():
                     shown = [point for point in curve.points if point.dim in DIMS]

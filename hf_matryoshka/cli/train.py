@@ -25,7 +25,10 @@ def train_adaptor(
     ] = "sentence-transformers/all-MiniLM-L6-v2",
     vectors: Annotated[
         Path | None,
-        typer.Option(help="Instead of texts: vectors of documents, from any model or API (.parquet, .arrow, .npy)."),
+        typer.Option(help="Vectors of the documents, from any model or API (.parquet, .arrow, .npy)."),
+    ] = None,
+    query_vectors: Annotated[
+        Path | None, typer.Option(help="Vectors of the queries, in the order of --beir, which then gives the labels.")
     ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file with options of the recipe and the training.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Delete another run that lies in the output folder.")] = False,
@@ -40,9 +43,12 @@ def train_adaptor(
 
     Example: hf-matryoshka train adaptor runs/scifact --beir path/to/scifact
     """
-    if (beir is None) == (vectors is None):
-        raise ValueError("give either --beir (a data set) or --vectors (a file of vectors)")
+    if beir is None and vectors is None:
+        raise ValueError("give --beir (a data set) or --vectors (a file of vectors)")
+    if (query_vectors is not None) != (beir is not None and vectors is not None):
+        raise ValueError("labelled queries of your own vectors need all of --vectors, --query-vectors and --beir")
     from ..data.beir import load_beir
+    from ..data.files import ensure_writable_folder
     from ..data.vectors import load_vectors
     from ..recipes.adaptor_vectors import AdaptorVectors
     from ..recipes.train_adaptor import train_adaptor as run
@@ -52,10 +58,14 @@ def train_adaptor(
     training = {name: value for name, value in values.items() if name not in AdaptorRecipe.__dataclass_fields__}
     training |= training_flags(context.args)
     recipe = AdaptorRecipe(**{name: value for name, value in values.items() if name not in training} | flags)
-    if vectors is not None:
+    dataset = None if beir is None else load_beir(beir)
+    if vectors is None:
+        ensure_writable_folder(output)
+        found = AdaptorVectors.from_dataset(dataset, model, seed=recipe.seed)
+    elif dataset is None:
         found = AdaptorVectors(load_vectors(vectors))
     else:
-        found = AdaptorVectors.from_dataset(load_beir(beir), model, seed=recipe.seed)
+        found = AdaptorVectors.from_vectors(dataset, load_vectors(vectors), load_vectors(query_vectors))
     trained = run(found, output, recipe, training=training, overwrite=overwrite)
     if json:
         print_json({"model": output / "model", **trained.report})

@@ -93,9 +93,9 @@ class AdaptorCollator:
             The anchors.
         num_neighbours (`int`, *optional*, defaults to 32):
             Nearest documents that are mined for each anchor, without itself.
-        neighbours_per_anchor (`int`, *optional*, defaults to 2):
+        neighbours_per_anchor (`int`, *optional*, defaults to 4):
             How many of them each anchor adds to the candidates of its batch.
-        random_candidates (`int`, *optional*, defaults to 256):
+        random_candidates (`int`, *optional*, defaults to 512):
             Random documents in a batch.
         topk (`int`, *optional*, defaults to 10):
             How many of the nearest documents count as neighbours in the top-k loss.
@@ -112,8 +112,8 @@ class AdaptorCollator:
         sets: Sequence[AnchorSet],
         *,
         num_neighbours: int = 32,
-        neighbours_per_anchor: int = 2,
-        random_candidates: int = 256,
+        neighbours_per_anchor: int = 4,
+        random_candidates: int = 512,
         topk: int = 10,
         seed: int = 0,
     ):

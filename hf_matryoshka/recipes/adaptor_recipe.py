@@ -44,9 +44,7 @@ class AdaptorRecipe:
     matryoshka_dims: list[int] | None = field(
         default=None, metadata={"help": "Trained widths; log-spaced from 16 to the full width by default."}
     )
-    intermediate_size: int | None = field(
-        default=None, metadata={"help": "Hidden width of kind 'mlp'; twice the width of the embeddings by default."}
-    )
+    intermediate_size: int | None = field(default=1024, metadata={"help": "Hidden width of kind 'mlp'."})
     num_reflections: int = field(default=64, metadata={"help": "Householder reflections of kind 'orthogonal'."})
     objective: str = field(
         default="rank",
@@ -74,20 +72,22 @@ class AdaptorRecipe:
     )
     num_neighbours: int = field(default=32, metadata={"help": "Nearest documents mined for each anchor."})
     neighbours_per_anchor: int = field(
-        default=2, metadata={"help": "How many of them each anchor adds to the candidates of its batch."}
+        default=4, metadata={"help": "How many of them each anchor adds to the candidates of its batch."}
     )
-    random_candidates: int = field(default=256, metadata={"help": "Random documents among the candidates."})
+    random_candidates: int = field(default=512, metadata={"help": "Random documents among the candidates."})
     validation_fraction: float = field(
         default=0.1,
         metadata={
             "help": "Part of the documents (and of the labelled queries) held out to pick the best step; 0: none."
         },
     )
+    tolerance: float = field(
+        default=0.005,
+        metadata={"help": "What the supervised stage may cost the held-out documents, in the mean of their metric."},
+    )
     refit: bool = field(
         default=True,
-        metadata={
-            "help": "Train once more on everything, for the number of steps that was best on the held-out part."
-        },
+        metadata={"help": "Train once more on everything, for the as far as was best for the held-out part."},
     )
     evaluations: int = field(default=8, metadata={"help": "Validations in a stage."})
     patience: int = field(default=3, metadata={"help": "Validations without a gain before a stage stops."})

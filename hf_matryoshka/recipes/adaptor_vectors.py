@@ -76,6 +76,28 @@ class AdaptorVectors:
                 raise ValueError(f"document {worst} is relevant to one of the {name}, but there are {len(corpus)}")
 
     @classmethod
+    def from_vectors(
+        cls, dataset: RetrievalDataset, corpus: np.ndarray, queries: np.ndarray, split: str = "train"
+    ) -> "AdaptorVectors":
+        """Vectors that some other model or API made, with the labels of a data set.
+
+        Args:
+            dataset ([`RetrievalDataset`]): Ids and relevance.
+            corpus (`np.ndarray` of shape `(num_documents, dim)`): In the order of `dataset.corpus_ids`.
+            queries (`np.ndarray` of shape `(num_queries, dim)`): In the order of `dataset.query_ids`.
+            split (`str`, *optional*, defaults to `"train"`): The labelled queries.
+
+        Raises:
+            ValueError: If the numbers of vectors do not fit or the split does not exist.
+        """
+        for kind, vectors, ids in (("documents", corpus, dataset.corpus_ids), ("queries", queries, dataset.query_ids)):
+            if len(vectors) != len(ids):
+                raise ValueError(f"{dataset.name} has {len(ids)} {kind}, but {len(vectors)} vectors were given")
+        if split not in dataset.qrels:
+            raise ValueError(f"{dataset.name} has no split {split!r}; it has {', '.join(sorted(dataset.qrels))}")
+        return cls(corpus, queries=labelled_queries(dataset, split, queries))
+
+    @classmethod
     def from_dataset(
         cls,
         dataset: RetrievalDataset,

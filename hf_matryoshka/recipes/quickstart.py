@@ -12,6 +12,7 @@ from ..data.base_models import load_base_model
 from ..data.beir import load_beir
 from ..data.docstrings import documentation_corpus
 from ..data.embed import embed_texts
+from ..data.files import ensure_writable_folder
 from ..data.retrieval import RetrievalDataset
 from ..evaluation.cost import level_cost
 from ..evaluation.curve import Curve
@@ -69,7 +70,7 @@ def quickstart(
     Returns:
         [`Quickstart`].
     """
-    folder = Path(output_dir)
+    folder = ensure_writable_folder(output_dir)
     recipe = recipe or AdaptorRecipe()
     dataset = load_beir(beir) if beir is not None else documentation_corpus(max_documents, seed=recipe.seed)
     counts = ", ".join(f"{len(queries)} {split}" for split, queries in sorted(dataset.qrels.items()))

@@ -134,7 +134,9 @@ def test_quickstart(command, beir, tiny_sentence_transformer, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["train", "adaptor", "out"], "give either --beir (a data set) or --vectors (a file of vectors)"),
+        (["train", "adaptor", "out"], "give --beir (a data set) or --vectors (a file of vectors)"),
+        (["train", "adaptor", "out", "--beir", "x", "--vectors", "y"], "need all of --vectors, --query-vectors"),
+        (["train", "adaptor", "out", "--beir", "missing"], "missing"),
         (["evaluate", "model"], "name what to evaluate on"),
         (["select", "missing.json", "--min-quality", "0.9"], "missing.json"),
         (["export", "missing", "out"], "missing holds no adaptor"),

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 from sentence_transformers import SentenceTransformer
 
 from hf_matryoshka.data.retrieval import RetrievalDataset
@@ -38,6 +39,17 @@ def test_only_relevant_documents_of_the_split_are_labels(tiny_sentence_transform
     assert vectors.queries.relevance == [{2: 2.0}]
     assert vectors.titles is None
     assert vectors.base_model == tiny_sentence_transformer
+
+
+def test_vectors_of_an_api_with_the_labels_of_a_data_set():
+    data = dataset([""] * 4)
+    corpus, queries = np.eye(4, 8, dtype=np.float32), np.ones((3, 8), dtype=np.float32)
+    vectors = AdaptorVectors.from_vectors(data, corpus, queries)
+    assert vectors.queries.relevance == [{2: 2.0}] and vectors.titles is None
+    with pytest.raises(ValueError, match="animals has 3 queries, but 2 vectors were given"):
+        AdaptorVectors.from_vectors(data, corpus, queries[:2])
+    with pytest.raises(ValueError, match="animals has no split 'dev'; it has test, train"):
+        AdaptorVectors.from_vectors(data, corpus, queries, split="dev")
 
 
 def test_no_labels_without_a_training_split(tiny_sentence_transformer):

@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from hf_matryoshka.data.splits import unseen_queries
+from hf_matryoshka.recipes import adaptor_stage
 from hf_matryoshka.recipes import train_adaptor as training
 from hf_matryoshka.recipes.adaptor_recipe import AdaptorRecipe
 from hf_matryoshka.recipes.adaptor_validation import hold_out
 from hf_matryoshka.recipes.adaptor_vectors import AdaptorVectors, Queries
+from hf_matryoshka.surgery.adaptor_init import create_adaptor
 
 
 DIMS = [2, 4, 16]
@@ -69,12 +71,14 @@ def test_hold_out_shares_no_document(vectors):
     assert len(unseen_queries(*as_qrels)) == len(held.queries)
 
 
-def test_two_stages_beat_their_start_on_held_out_documents(vectors, tmp_path):
-    trained = run(vectors, tmp_path / "run")
-    assert list(trained.report["stages"]) == ["unsupervised", "supervised"]
-    for result in trained.report["stages"].values():
+def test_two_stages_do_not_cost_the_held_out_documents_anything(vectors, tmp_path):
+    trained = run(vectors, tmp_path / "run", tolerance=0.0)
+    stages = trained.report["stages"]
+    assert list(stages) == list(trained.after_stage) == ["unsupervised", "supervised"]
+    assert stages["unsupervised"]["after"]["ndcg_at_10"] > stages["unsupervised"]["before"]["ndcg_at_10"]
+    for result in stages.values():
         assert result["after"]["ndcg_at_10"] >= result["before"]["ndcg_at_10"]
-        assert 0 <= result["best_step"] <= 20
+        assert 0 < result["best_step"] <= 20 and result["share"] in (0, 0.25, 0.5, 0.75, 1)
         assert set(result["after"]) == {"ndcg_at_10", *(f"ndcg_at_10_d{dim}" for dim in DIMS)}
     assert trained.model.config.levels == ("d2", "d4", "d16")
     assert trained.model.config.base_model == "some/model"
@@ -96,11 +100,25 @@ def test_a_stage_that_does_not_help_is_dropped(vectors, tmp_path, caplog):
     misled = AdaptorVectors(vectors.corpus, titles=vectors.titles, queries=shuffled)
     settings = recipe(unsupervised_steps=1, supervised_steps=6, evaluations=1, seed=3)
     trained = training.train_adaptor(misled, tmp_path, settings, training={**TRAINING, "learning_rate": 0.5})
-    dropped = [name for name, result in trained.report["stages"].items() if result["best_step"] == 0]
+    dropped = [name for name, result in trained.report["stages"].items() if result["share"] == 0]
     assert dropped and "does not improve" in caplog.text
     for name in dropped:
         result = trained.report["stages"][name]
-        assert result["after"] == result["before"] and result["refit"] == {}
+        assert result["after"] == result["before"] and "refit" not in result
+
+
+def test_the_supervised_stage_goes_as_far_as_held_out_documents_allow(vectors):
+    model = create_adaptor(vectors.corpus, matryoshka_dims=DIMS)
+    start = {key: torch.zeros_like(tensor) for key, tensor in model.state_dict().items()}
+    end = {key: torch.ones_like(tensor) for key, tensor in start.items()}
+
+    def measure(adaptor):
+        return {"quality": 1.0 - adaptor.adaptor.up.bias[0].item()}  # falls with every step away from the start
+
+    for least, share in ((-0.1, 1.0), (0.1, 0.75), (0.4, 0.5), (0.7, 0.25), (0.9, 0.0)):
+        kept = adaptor_stage._keep(model, start, end, adaptor_stage.SHARES, measure, least)
+        assert kept == {"share": share, "after": {"quality": 1.0 - share}}
+        assert torch.all(model.adaptor.down.weight == share)
 
 
 def test_an_interrupted_run_goes_on_and_ends_the_same(vectors, tmp_path, monkeypatch):
@@ -109,7 +127,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(vectors, tmp_path, monkeyp
     class Interruption(Exception):
         pass
 
-    real, calls = training.AdaptorTrainer.training_step, []
+    real, calls = adaptor_stage.AdaptorTrainer.training_step, []
 
     def interrupted(self, *args, **kwargs):
         calls.append(self.state.global_step)
@@ -117,7 +135,7 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(vectors, tmp_path, monkeyp
             raise Interruption
         return real(self, *args, **kwargs)
 
-    monkeypatch.setattr(training.AdaptorTrainer, "training_step", interrupted)
+    monkeypatch.setattr(adaptor_stage.AdaptorTrainer, "training_step", interrupted)
     with pytest.raises(Interruption):
         run(vectors, tmp_path / "resumed")
     before = len(calls)
