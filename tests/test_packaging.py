@@ -2,9 +2,11 @@
 
 import ast
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -99,3 +101,35 @@ def test_the_package_is_light_and_takes_no_generic_names():
     run = subprocess.run([sys.executable, "-c", code, str(ROOT)], cwd=ROOT, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert run.stdout.strip() == "[]"
+
+
+def test_the_wheel_saves_self_contained_repos(tmp_path):
+    """The built wheel, away from the checkout, has the metric folders, and a model saved from it carries its code."""
+    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "-w", str(tmp_path)]
+    source = tmp_path / "source"
+    ignored = shutil.ignore_patterns(
+        ".*", "tests", "benchmarks", "outputs", "build", "dist", "*.egg-info", "__pycache__"
+    )
+    shutil.copytree(ROOT, source, ignore=ignored)
+    run = subprocess.run([*build, str(source)], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    assert {path.name for path in (tmp_path / "site").iterdir() if path.suffix != ".dist-info"} == {"hf_matryoshka"}
+    metrics = tmp_path / "site" / "hf_matryoshka" / "evaluation" / "metrics"
+    assert (metrics / "autc" / "requirements.txt").is_file()
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import hf_matryoshka\n"
+        "assert hf_matryoshka.__file__.startswith(sys.argv[1])\n"
+        "from hf_matryoshka import MatryoshkaAdaptorConfig, MatryoshkaAdaptorModel\n"
+        "MatryoshkaAdaptorModel(MatryoshkaAdaptorConfig(embedding_dim=32)).save_pretrained(sys.argv[2])\n"
+    )
+    saved = tmp_path / "saved"
+    run = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "site"), str(saved)], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    needed = {"configuration_matryoshka_adaptor.py", "modeling_matryoshka_adaptor.py", "levels.py", "nested_layers.py"}
+    assert needed <= {path.name for path in saved.iterdir()}

@@ -1,7 +1,7 @@
 """`hf-matryoshka evaluate`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -21,9 +21,7 @@ def evaluate(
     base_model: Annotated[
         str | None, typer.Option(help="Base model of an adaptor; by default the one it was trained on.")
     ] = None,
-    dims: Annotated[
-        list[int] | None, typer.Option(parser=integers, metavar="INTEGERS", help="Only these widths.")
-    ] = None,
+    dims: Annotated[Any, typer.Option(parser=integers, metavar="INTEGERS", help="Only these widths.")] = None,
     split: Annotated[str | None, typer.Option(help="Split of the data.")] = None,
     baselines: Annotated[bool, typer.Option(help="Score the baselines at the same widths.")] = True,
     num_vectors: Annotated[int | None, typer.Option(min=1, help="Size of an index, for its memory.")] = None,

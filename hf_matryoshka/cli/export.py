@@ -1,7 +1,7 @@
 """`hf-matryoshka export`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,9 +18,7 @@ def export(
     vectors_only: Annotated[
         bool, typer.Option(help="Export the adaptor alone, for embeddings that come from an API.")
     ] = False,
-    dims: Annotated[
-        list[int] | None, typer.Option(parser=integers, metavar="INTEGERS", help="Only these widths.")
-    ] = None,
+    dims: Annotated[Any, typer.Option(parser=integers, metavar="INTEGERS", help="Only these widths.")] = None,
     curve: Annotated[list[Path] | None, typer.Option(help="Measured curve (JSON) for the cards; repeatable.")] = None,
     license: Annotated[str | None, typer.Option(help="License id for the cards.")] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace folders that are no earlier export.")] = False,

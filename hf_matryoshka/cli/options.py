@@ -42,7 +42,7 @@ def with_flags(command: Callable[..., None], options: type) -> Callable[..., Non
 
 def _flag(item: Field) -> inspect.Parameter:
     kind = _plain_type(item.type)
-    default = "" if item.default in (None, MISSING) else f" [default: {item.default}]"
+    default = "" if item.default in (None, MISSING) else f" (default: {item.default})"
     settings: dict[str, Any] = {"help": item.metadata.get("help", "") + default}
     if kind is list:
         settings |= {"parser": integers, "metavar": "INTEGERS"}
@@ -60,7 +60,8 @@ def _plain_type(annotation: Any) -> type:
 
 
 def integers(text: str) -> list[int]:
-    """`"16,32,64"` as numbers."""
+    """`"16,32,64"` as numbers. A flag with this parser must not be annotated as a list: typer would make it repeatable
+    and collect lists of lists."""
     try:
         return [int(part) for part in str(text).split(",")]
     except ValueError:

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,8 +19,8 @@ def quickstart(
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder for the family and its results.")] = Path("outputs/quickstart"),
     dims: Annotated[
-        list[int] | None,
-        typer.Option(parser=integers, metavar="INTEGERS", help="Widths to train [default: 16,32,64,...,full]."),
+        Any,
+        typer.Option(parser=integers, metavar="INTEGERS", help="Widths to train (default: log-spaced, 16 to full)."),
     ] = None,
     max_documents: Annotated[int, typer.Option(min=50, help="Documents of the default corpus.")] = 4000,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,

@@ -33,8 +33,8 @@ def test_flags_come_from_the_dataclass_and_only_given_ones_are_handed_over(app):
     run = CliRunner().invoke
     assert run(app, ["x"]).output == "x []\n"
     assert run(app, ["x", "--widths", "4,8", "--no-deep"]).output == "x [('deep', False), ('widths', [4, 8])]\n"
-    page = run(app, ["--help"]).output
-    assert "--rate" in page and "How fast. [default: 0.5]" in page and "--no-deep" in page
+    page = " ".join(run(app, ["--help"], env={"COLUMNS": "150", "TERMINAL_WIDTH": "150"}).output.split())
+    assert "--rate" in page and "How fast. (default: 0.5)" in page and "--no-deep" in page
     assert run(app, ["x", "--widths", "4,y"]).exit_code == 2
 
 
