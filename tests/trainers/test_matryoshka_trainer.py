@@ -1,4 +1,9 @@
+import json
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
@@ -129,3 +134,35 @@ def test_tie_terms_are_added_and_logged(tmp_path):
     levels = [first[f"loss_{name}"] for name in ("d2", "d4", "d8")]
     assert first["tie"] == pytest.approx(1.0)
     assert first["loss"] == pytest.approx(sum(levels) / 3 + first["tie"], abs=1e-5)
+
+
+TWO_PROCESSES = """
+import importlib.util, json, os, sys
+
+spec = importlib.util.spec_from_file_location("toy", sys.argv[1])
+toy = importlib.util.module_from_spec(spec)
+sys.modules["toy"] = toy
+spec.loader.exec_module(toy)
+trainer = toy.train(sys.argv[2], per_device_train_batch_size=4, level_sampling="random")
+if trainer.args.process_index == 0:
+    result = {"world": trainer.args.world_size, "history": trainer.state.log_history}
+    with open(sys.argv[3], "w") as file:
+        json.dump(result, file)
+"""
+
+
+def test_two_processes_give_the_trajectory_of_one(tmp_path):
+    script, output = tmp_path / "run.py", tmp_path / "result.json"
+    script.write_text(TWO_PROCESSES)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    run = subprocess.run(
+        [*command, __file__, str(tmp_path / "out"), str(output)], env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
+    two = json.loads(output.read_text())
+    assert two["world"] == 2
+    one = train(tmp_path / "one", per_device_train_batch_size=8, level_sampling="random")
+    for ours, theirs in zip(one.state.log_history[:-1], two["history"][:-1], strict=True):
+        assert set(ours) == set(theirs)
+        assert theirs == pytest.approx(ours, rel=1e-4)
