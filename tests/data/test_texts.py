@@ -12,7 +12,10 @@ def test_lines_records_and_folders(tmp_path):
     assert read_texts(tmp_path / "a.txt") == ["one", "  two "]
     (tmp_path / "a.jsonl").write_text('{"body": "one", "text": "x"}\n"two"\n')
     assert read_texts(tmp_path / "a.jsonl", field="body") == ["one", "two"]
-    save_beir(RetrievalDataset("x", ["d"], ["Title"], ["text"], ["q"], ["query"]), tmp_path / "beir")
+    save_beir(
+        RetrievalDataset("x", ["d"], ["Title"], ["text"], ["q"], ["query"], {"test": {"q": {"d": 1}}}),
+        tmp_path / "beir",
+    )
     assert read_texts(tmp_path / "beir") == ["Title text"]
 
 
