@@ -61,7 +61,7 @@ def command(monkeypatch, capsys):
 
 QUICK = [
     *("--unsupervised-steps", 4, "--supervised-steps", 4, "--evaluations", 2, "--validation-fraction", 0.2),
-    *("--use_cpu", "True", "--disable_tqdm", "True", "--per_device_train_batch_size", 8),
+    *("--use_cpu", "True", "--per_device_train_batch_size", 8),
 ]
 
 
@@ -107,8 +107,9 @@ def test_embed_then_train_on_vectors_and_export_without_a_base(command, beir, ti
     status, output, _ = command("embed", beir, file, "--model", tiny_sentence_transformer, "--json")
     assert status == 0 and json.loads(output) == {"output": str(file), "vectors": 32, "dim": 32}
     assert load_vectors(file).shape == (32, 32)
-    status, output, _ = command("train", "adaptor", tmp_path / "run", "--vectors", file, *QUICK)
-    assert status == 0 and "overlap_at_10" in output
+    status, output, progress = command("train", "adaptor", tmp_path / "run", "--vectors", file, *QUICK, "--json")
+    assert status == 0 and json.loads(output)["stages"]["unsupervised"]["before"]["overlap_at_10"] > 0
+    assert "Training (unsupervised)" in progress
     status, output, error = command("export", tmp_path / "run", tmp_path / "family")
     assert status == 2 and "give --base-model, or --vectors-only" in error
     status, output, _ = command("export", tmp_path / "run", tmp_path / "family", "--vectors-only", "--dims", "16")
