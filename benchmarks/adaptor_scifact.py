@@ -109,7 +109,8 @@ def main() -> None:
             baseline.points[:] = shown
             rows += baseline.rows()
         print(f"\n{format_table(curves)}")
-    print(f"\n{write_report(arguments.out, 'adaptor_scifact', rows, hyper_parameters=__doc__.split('Hyper')[-1])}")
+    chosen = " ".join(__doc__.split("\n\n")[-1].split())
+    print(f"\n{write_report(arguments.out, 'adaptor_scifact', rows, hyper_parameters=chosen)}")
 
 
 if __name__ == "__main__":
