@@ -1,26 +1,86 @@
-"""Fixtures that every test folder shares. The tests reach no network and leave the user's caches alone."""
-
-import os
-import tempfile
-
-
-# Before any Hugging Face import: these are read when the libraries are imported.
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["HF_DATASETS_OFFLINE"] = "1"
-os.environ["HF_MATRYOSHKA_CACHE"] = tempfile.mkdtemp(prefix="hf-matryoshka-tests-")
-os.environ["HF_MODULES_CACHE"] = os.path.join(os.environ["HF_MATRYOSHKA_CACHE"], "modules")
-# Tiny models: threads cost more than they give, and the same order of sums on every machine is worth more.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+"""Fixtures that every test folder shares. The tests reach no network and leave the user's caches and tokens alone."""
 
 import atexit
+import os
 import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
 
 import pytest
 
+from hf_matryoshka.hub import LocalHub
+
+
+# Hugging Face libraries read these when they are imported.
+assert "huggingface_hub" not in sys.modules, "huggingface_hub was imported before it was told where the Hub is"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_DATASETS_OFFLINE"] = "1"
+os.environ["HF_MATRYOSHKA_CACHE"] = tempfile.mkdtemp(prefix="hf-matryoshka-tests-")
+os.environ["HF_HOME"] = os.path.join(os.environ["HF_MATRYOSHKA_CACHE"], "home")
+os.environ["HF_MODULES_CACHE"] = os.path.join(os.environ["HF_MATRYOSHKA_CACHE"], "modules")
+# The only hub that a test can reach, whatever switches offline mode off. Its token is for those that use it.
+LOCAL_HUB = LocalHub().start()
+os.environ.update(LOCAL_HUB.environment())
+del os.environ["HF_TOKEN"]
+# Tiny models: threads cost more than they give, and the same order of sums on every machine is worth more.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 atexit.register(shutil.rmtree, os.environ["HF_MATRYOSHKA_CACHE"], ignore_errors=True)
+atexit.register(LOCAL_HUB.stop)
 
 TINY_WORDS = "a the of in is and cat dog bird fish river city gene cell protein drug treats causes small large".split()
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """The local hub, empty and without faults, which Hugging Face libraries in this process reach with the write token
+    and with empty caches until the test ends."""
+    import datasets.config
+    from huggingface_hub import HfFileSystem, constants
+
+    LOCAL_HUB.reset()
+    HfFileSystem.clear_instance_cache()  # it remembers what lay in repos of the same name
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        monkeypatch.setenv(name, "0")
+    monkeypatch.setenv("HF_TOKEN", LOCAL_HUB.token)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-cache"))
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets-cache")
+    yield LOCAL_HUB
+    LOCAL_HUB.reset()
+
+
+@pytest.fixture
+def run_script(hub, tmp_path):
+    """Runs Python code in a fresh process that uses the local hub; returns its standard output.
+
+    `run_script(code, without_package=True, HF_HUB_OFFLINE="1")`: keyword arguments are environment variables. All
+    scripts of a test share one `HF_HOME`, so that a later one finds what an earlier one downloaded. Without the
+    package, `import hf_matryoshka` fails, as for a user of an exported repo.
+    """
+
+    def run(code, *, without_package=False, **environment):
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
+        own = {"HF_HOME": str(tmp_path / "script-home"), "HF_HUB_DISABLE_TELEMETRY": "1"}
+        if without_package:
+            kept.pop("PYTHONPATH", None)
+            code = f'import sys; sys.modules["hf_matryoshka"] = None\n{code}'
+        finished = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env={**kept, **hub.environment(), **own, **environment},
+            capture_output=True,
+            text=True,
+        )
+        assert finished.returncode == 0, finished.stderr[-4000:]
+        return finished.stdout
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -67,3 +127,25 @@ def tiny_sentence_transformer(tmp_path_factory):
     model = SentenceTransformer(modules=[transformer, Pooling(32, pooling_mode="mean"), Normalize()], device="cpu")
     model.save(str(folder / "model"))
     return str(folder / "model")
+
+
+pytest_plugins = ["tests.tiny_nested_plugin"]
+
+
+@pytest.fixture(scope="session")
+def wheel_site(tmp_path_factory):
+    """Folder (`Path`) with the content of the built wheel, as `pip install` leaves it in site-packages."""
+    root, build = Path(__file__).resolve().parents[1], tmp_path_factory.mktemp("wheel")
+    ignored = shutil.ignore_patterns(
+        ".*", "tests", "benchmarks", "outputs", "build", "dist", "*.egg-info", "__pycache__"
+    )
+    # A copy, because setuptools leaves its own folders in the source.
+    shutil.copytree(root, build / "source", ignore=ignored)
+    options = ["--no-deps", "--no-build-isolation", "--quiet", "-w", str(build)]
+    command = [sys.executable, "-m", "pip", "wheel", *options, str(build / "source")]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr
+    (wheel,) = build.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(build / "site")
+    return build / "site"

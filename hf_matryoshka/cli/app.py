@@ -2,7 +2,7 @@
 
 import typer
 
-from . import embed, evaluate, export, quickstart, select, train
+from . import embed, evaluate, export, family, hub, push, quickstart, select, train
 
 
 app = typer.Typer(
@@ -16,7 +16,16 @@ app.command()(quickstart.quickstart)
 app.command()(embed.embed)
 app.command()(evaluate.evaluate)
 app.command()(export.export)
+app.command()(push.push)
 app.command()(select.select)
+
+families = typer.Typer(help="Look at a family, on disk or on the Hub.", no_args_is_help=True)
+family.add_family_commands(families)
+app.add_typer(families, name="family")
+
+hubs = typer.Typer(help="Rehearse a release on a hub of your own.", no_args_is_help=True)
+hubs.command()(hub.serve)
+app.add_typer(hubs, name="hub")
 
 training = typer.Typer(help="Train a nested model.", no_args_is_help=True)
 train.add_adaptor_command(training)
