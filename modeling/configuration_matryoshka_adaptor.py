@@ -1,5 +1,7 @@
 """Configuration of the Matryoshka-Adaptor."""
 
+import copy
+
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
@@ -82,6 +84,19 @@ class MatryoshkaAdaptorConfig(LevelsMixin, PreTrainedConfig):
     def level_dim(self, level: int | str | None) -> int:
         """Output width of a level."""
         return self.matryoshka_dims[self.level_index(level)]
+
+    def cut(self, level: int | str | None = None) -> "MatryoshkaAdaptorConfig":
+        """Config of a level as a model of its own; an orthogonal adaptor below its full width is a `"linear"` one.
+
+        Raises:
+            ValueError: If the level does not exist.
+        """
+        index = self.level_index(level)
+        config = copy.deepcopy(self)
+        config.matryoshka_dims = self.matryoshka_dims[: index + 1]
+        if self.kind == "orthogonal" and config.output_dim < self.embedding_dim:
+            config.kind, config.projection = "linear", False
+        return config
 
     def validate_kind(self):
         if self.kind not in KINDS:

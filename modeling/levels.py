@@ -4,13 +4,27 @@
 class LevelsMixin:
     """Names and look-up of the nested sizes of a model; mixed into each `PreTrainedConfig` of this package.
 
-    A subclass defines `levels`, the tuple of names from the smallest to the largest. A name is also a valid suffix of
-    a Hub repo name, for example `"d64"`.
+    A subclass defines `levels`, the tuple of names from the smallest to the largest, and `cut`. A name is also a valid
+    suffix of a Hub repo name, for example `"d64"`.
     """
 
     @property
     def levels(self) -> tuple[str, ...]:
         raise NotImplementedError(f"{type(self).__name__} must define the property `levels`")
+
+    def cut(self, level: int | str | None = None):
+        """Config of a level as a model of its own.
+
+        Args:
+            level (`int`, `str` or `None`): The level, `None` for the largest.
+
+        Returns:
+            `PreTrainedConfig`: A new config of the same class, whose levels are those up to this one.
+
+        Raises:
+            ValueError: If the level does not exist.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define `cut`")
 
     def level_index(self, level: int | str | None) -> int:
         """Position of a level in `levels`.

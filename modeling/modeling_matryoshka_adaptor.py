@@ -13,6 +13,7 @@ from transformers.utils import ModelOutput
 from .configuration_matryoshka_adaptor import MatryoshkaAdaptorConfig
 from .levels import resolve_matryoshka_dim
 from .nested_layers import NestedLinear
+from .nested_model import NestedModelMixin
 
 
 @dataclass
@@ -132,7 +133,7 @@ ADAPTORS = {
 }
 
 
-class MatryoshkaAdaptorModel(PreTrainedModel):
+class MatryoshkaAdaptorModel(NestedModelMixin, PreTrainedModel):
     """Maps embeddings to embeddings whose every trained prefix is a good embedding by itself.
 
     One map serves queries and documents. The small levels compute with leading rows of the weights of the large ones.
@@ -215,6 +216,11 @@ class MatryoshkaAdaptorModel(PreTrainedModel):
             weights, parameters = 0, dim
         return {"parameters": parameters, "macs": weights, "bytes_per_vector": 4 * dim}
 
+    @classmethod
+    def levels_are_slices(cls, config: MatryoshkaAdaptorConfig) -> bool:
+        # Every level of an orthogonal adaptor reads all reflections.
+        return config.kind != "orthogonal"
+
     @torch.no_grad()
     def cut(self, level: int | str | None = None) -> "MatryoshkaAdaptorModel":
         """A level as a model of its own, with contiguous weights and the levels up to it.
@@ -225,22 +231,11 @@ class MatryoshkaAdaptorModel(PreTrainedModel):
         Raises:
             ValueError: If the level does not exist.
         """
-        index = self.config.level_index(level)
-        dim = self.config.level_dim(level)
-        config = type(self.config).from_dict(self.config.to_dict())
-        config.matryoshka_dims = self.config.matryoshka_dims[: index + 1]
-        state = {name: tensor.detach() for name, tensor in self.state_dict().items()}
-        if config.kind == "orthogonal" and dim < config.embedding_dim:
-            config.kind, config.projection = "linear", False
-            identity = torch.eye(config.embedding_dim, dtype=self.dtype, device=self.device)
-            state = {"adaptor.projection.weight": self.adaptor(identity, dim).T}
-        elif config.kind in ("mlp", "linear"):
-            for name in ("down.weight", "down.bias", "projection.weight"):
-                if f"adaptor.{name}" in state:
-                    state[f"adaptor.{name}"] = state[f"adaptor.{name}"][:dim]
-        small = type(self)(config).to(device=self.device, dtype=self.dtype).train(self.training)
-        small.load_state_dict({name: tensor.clone().contiguous() for name, tensor in state.items()})
-        return small
+        config = self.config.cut(level)
+        if config.kind == self.config.kind:
+            return super().cut(level)
+        identity = torch.eye(config.embedding_dim, dtype=self.dtype, device=self.device)
+        return self._assemble(config, {"adaptor.projection.weight": self.adaptor(identity, config.output_dim).T})
 
 
 MatryoshkaAdaptorModel.register_for_auto_class("AutoModel")

@@ -14,9 +14,13 @@ from hf_matryoshka.modeling.st_matryoshka_adaptor import MatryoshkaAdaptor
 TEXTS = ["a cat", "the large river in the city", "protein", "dog and bird"]
 CODE = {
     "configuration_matryoshka_adaptor.py",
+    "level_checkpoints.py",
+    "level_files.py",
+    "level_shards.py",
     "levels.py",
     "modeling_matryoshka_adaptor.py",
     "nested_layers.py",
+    "nested_model.py",
     "st_matryoshka_adaptor.py",
     "st_repo_code.py",
 }
@@ -95,6 +99,14 @@ def test_save_and_load(tmp_path, adaptor):
         loaded({"sentence_embedding": embedding}, matryoshka_dim=4)["sentence_embedding"],
         adaptor(embedding, level="d4").embeddings,
     )
+
+
+def test_load_from_shards_by_level(tmp_path, adaptor):
+    MatryoshkaAdaptor(adaptor, 8).save(str(tmp_path))
+    adaptor.save_pretrained(tmp_path, shard_by_level=True)
+    assert not (tmp_path / "model.safetensors").exists()
+    loaded = MatryoshkaAdaptor.load(str(tmp_path), local_files_only=True)
+    assert all(torch.equal(value, loaded.adaptor.state_dict()[name]) for name, value in adaptor.state_dict().items())
 
 
 def test_code_goes_to_the_root_of_the_repo_and_nowhere_else(tmp_path, adaptor):
