@@ -1,11 +1,38 @@
-"""Model cards."""
+"""Model cards. `HF_MATRYOSHKA_RENEW_GOLDEN=1 pytest tests/hub/test_cards.py` rewrites `golden/*.md`: read the diff."""
+
+import os
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import ModelCard
 
 from hf_matryoshka.evaluation.curve import Curve, LevelPoint
-from hf_matryoshka.hub.cards import CardDetails, adaptor_card, quality_tables
-from hf_matryoshka.hub.export import export_level
+from hf_matryoshka.hub.card_tables import sibling_placeholder
+from hf_matryoshka.hub.cards import PLOT_FILE, UNKNOWN_MODEL_ID, CardDetails, CardFacts, fill_repo_ids, write_card
+from hf_matryoshka.hub.manifest import FamilyLevel, FamilyRepo, Manifest
+from hf_matryoshka.hub.onnx_check import Int8Loss
+from hf_matryoshka.hub.onnx_export import OnnxExport
+
+
+GOLDEN = Path(__file__).parent / "golden"
+ADAPTOR = {"kind": "mlp", "embedding_dim": 32, "with_base": True}
+MODEL = {
+    "auto_class": "AutoModelForMaskedLM",
+    "pipeline_tag": "fill-mask",
+    "with_tokenizer": True,
+    "runs_pipeline": True,
+}
+NAMES = ["d4", "d8", "d32"]
+
+
+def onnx(dims):
+    losses = [Int8Loss(dim, mean_cosine=0.9991, min_cosine=0.99, neighbour_overlap=0.95) for dim in dims]
+    sizes = {"model.onnx": 1000, "model_int8.onnx": 260}
+    return OnnxExport(Path("onnx"), dims, max_difference=2.5e-7, sizes=sizes, int8=losses, num_samples=256)
 
 
 def curve(system, split="test", start=0.5, interval=True, baselines=None):
@@ -16,82 +43,274 @@ def curve(system, split="test", start=0.5, interval=True, baselines=None):
     return Curve(points, "ndcg_at_10", split, system, baselines or {})
 
 
-def card(make_adaptor, level="d8", stock=False, with_base=True, kind="mlp", **details):
-    return adaptor_card(
-        make_adaptor(kind),
-        level,
-        stock=stock,
-        with_base=with_base,
-        max_difference=1.23e-7,
-        details=CardDetails(**details),
+CURVES = [
+    curve("ours", baselines={"truncation": curve("truncation", start=0.1, interval=False)}),
+    curve("ours", split="test_unseen", interval=False),
+]
+DETAILS = CardDetails(
+    base_model="me/base",
+    license="mit",
+    curves=CURVES,
+    tags=["mine"],
+    datasets=["me/corpus"],
+    training_data="4,000 documents of the corpus, without labels.",
+    language="en",
+    eval_dataset="mteb/scifact",
+    eval_name="SciFact",
+    eval_task="text-retrieval",
+    limits=["It reads English only."],
+)
+
+
+def manifest(this, forms, levels=None, curves=(), model_type="matryoshka_adaptor", dims=True, reason=None):
+    """A family of three levels; `forms` has the form of each repo by name."""
+    family = []
+    for name in NAMES:
+        width = int(name[1:])
+        quality = [
+            {"metric": one.metric, "split": one.split, "value": one[name].quality}
+            | {"low": one[name].low, "high": one[name].high}
+            for one in curves
+        ]
+        cost = {"parameters": 1000 * width, "macs": 900.0 * width, "latency_ms": 0.1}
+        if dims:
+            cost["bytes_per_vector"] = 4 * width
+        family.append(FamilyLevel(name, width if dims else None, cost, quality))
+    repos = [
+        FamilyRepo(name, f"../{name}", levels or ([name] if name != "full" else NAMES), form, reason, 1.23e-7, {})
+        for name, form in forms.items()
+    ]
+    return Manifest(model_type, this, "text", family, repos)
+
+
+STOCK = dict.fromkeys(NAMES, "stock") | {"full": "remote_code"}
+NESTED = {"d4": "stock", "d8": "stock_padded", "d32": "remote_code", "full": "remote_code"}
+WHY = "it holds all levels in one, for which there is no stock class"
+TYPE = {"model_type": "matryoshka_bert", "dims": False}
+FACTS = {
+    "adaptor-stock": CardFacts(manifest("d8", STOCK, curves=CURVES), "adaptor.md", ADAPTOR, DETAILS),
+    "adaptor-full": CardFacts(
+        manifest("full", STOCK, curves=CURVES, reason=WHY), "adaptor.md", ADAPTOR, DETAILS, sharded=True
+    ),
+    "adaptor-stock-onnx": CardFacts(
+        manifest("d8", {"d8": "stock"}),
+        "adaptor.md",
+        ADAPTOR | {"base_remote_code": True},
+        CardDetails(base_model="me/base", language=["en", "de"]),
+        onnx=onnx([8]),
+    ),
+    "adaptor-vectors": CardFacts(
+        manifest("d8", {"d8": "remote_code"}, ["d4", "d8"], reason="a stock repo takes texts, so it needs base_model"),
+        "adaptor.md",
+        ADAPTOR | {"with_base": False, "kind": "orthogonal"},
+        CardDetails(),
+        onnx=onnx([4, 8]),
+    ),
+    "model-stock": CardFacts(manifest("d4", NESTED, curves=CURVES, **TYPE), "model.md", MODEL, DETAILS),
+    "model-stock-padded": CardFacts(
+        manifest("d8", NESTED, reason="its heads have another width than hidden_size / heads", **TYPE),
+        "model.md",
+        MODEL | {"auto_class": "AutoModelForCausalLM", "pipeline_tag": "text-generation"},
+        CardDetails(eval_name="the validation texts", datasets=["me/a", "me/b"]),
+    ),
+    "model-full-sharded": CardFacts(
+        manifest("full", NESTED, curves=CURVES, reason=WHY, **TYPE), "model.md", MODEL, DETAILS, sharded=True
+    ),
+    "model-tokens": CardFacts(
+        manifest("d4", {"d4": "remote_code"}, reason="NestedBert has no stock counterpart in transformers", **TYPE),
+        "model.md",
+        {"auto_class": "AutoModel", "pipeline_tag": "feature-extraction", "with_tokenizer": False},
+        CardDetails(license="apache-2.0"),
+        sharded=True,
+    ),
+}
+
+
+@pytest.fixture
+def written(tmp_path):
+    """Writes a card into a new folder and returns the folder."""
+
+    def write(facts, **details):
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        write_card(folder, replace(facts, details=replace(facts.details, **details)))
+        return folder
+
+    return write
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_golden(name, written):
+    text = (written(FACTS[name]) / "README.md").read_text(encoding="utf-8")
+    golden = GOLDEN / f"{name}.md"
+    if os.environ.get("HF_MATRYOSHKA_RENEW_GOLDEN"):
+        golden.write_text(text, encoding="utf-8")
+    assert text == golden.read_text(encoding="utf-8")
+
+
+def test_every_golden_file_and_every_template_is_in_use():
+    assert {path.stem for path in GOLDEN.iterdir()} == set(FACTS)
+    templates = {path.name for path in (Path(__file__).parents[2] / "hub_cards").glob("[!_]*.md")}
+    assert {facts.template for facts in FACTS.values()} == templates
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_text_is_clean(name, written):
+    text = (written(FACTS[name]) / "README.md").read_text(encoding="utf-8")
+    assert text.endswith("\n") and not text.endswith("\n\n")
+    assert "\n\n\n" not in text and not re.search(r"[ \t]$|\{[%{#]", text, flags=re.MULTILINE)
+    prose = re.sub(r"```.*?```", "", ModelCard(text).text, flags=re.DOTALL)
+    assert "None" not in prose and "Undefined" not in prose
+    for table in re.findall(r"(?:^\|.*\n)+", prose, flags=re.MULTILINE):
+        header, line, *rows = table.splitlines()
+        assert set(line) == {"|", "-"} and rows
+        assert {row.count("|") for row in (header, line, *rows)} == {line.count("|")}
+    # Every table stands free, or it would be text.
+    assert not re.search(r"^[^|\n].*\n\|", prose, flags=re.MULTILINE)
+    assert not re.search(r"^\|.*\n[^|\n]", prose, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_metadata_survives_a_round_trip(name, written):
+    card = ModelCard.load(written(FACTS[name]) / "README.md")
+    again = ModelCard(f"---\n{card.data.to_yaml()}\n---\n")
+    assert again.data.to_dict() == card.data.to_dict()
+
+
+def test_metadata(written):
+    def data(name, **details):
+        return ModelCard.load(written(FACTS[name], **details) / "README.md").data
+
+    stock = data("adaptor-stock")
+    assert (stock.base_model, stock.base_model_relation, stock.license) == ("me/base", "finetune", "mit")
+    assert (stock.library_name, stock.pipeline_tag) == ("sentence-transformers", "sentence-similarity")
+    assert (stock.language, stock.datasets) == ("en", ["me/corpus"])
+    assert stock.tags == ["sentence-transformers", "feature-extraction", "matryoshka", "matryoshka-adaptor", "mine"]
+    assert [result.metric_value for result in stock.eval_results] == [0.58, 0.58]
+    assert len(data("adaptor-full").eval_results) == 6
+    vectors = data("adaptor-vectors", base_model="me/base")
+    assert (vectors.base_model_relation, vectors.library_name) == ("adapter", "transformers")
+    bare = data("adaptor-vectors").to_dict()
+    assert not {"base_model", "base_model_relation", "license", "datasets", "language", "model-index"} & set(bare)
+    assert "onnx" in bare["tags"]
+    model = data("model-stock")
+    assert (model.library_name, model.pipeline_tag) == ("transformers", "fill-mask")
+    assert (model.base_model_relation, model.tags) == ("finetune", ["matryoshka", "matryoshka-bert", "mine"])
+
+
+def test_eval_results_need_a_data_set_on_the_hub(written):
+    folder = written(FACTS["adaptor-full"])
+    assert len(list((folder / ".eval_results").iterdir())) == 6
+    folder = written(FACTS["adaptor-full"], eval_dataset=None)
+    assert not (folder / ".eval_results").exists()
+    assert ModelCard.load(folder / "README.md").data.eval_results[0].dataset_type == "SciFact"
+    folder = written(FACTS["adaptor-full"], eval_dataset=None, eval_name=None)
+    assert ModelCard.load(folder / "README.md").data.eval_results is None
+
+
+def test_without_scores_there_are_no_eval_results(written):
+    folder = written(FACTS["adaptor-vectors"], eval_dataset="mteb/scifact")
+    assert [path.name for path in folder.iterdir()] == ["README.md"]
+    assert ModelCard.load(folder / "README.md").data.eval_results is None
+
+
+def test_the_plot_lies_beside_its_card(written, tmp_path):
+    (tmp_path / "plot.png").write_bytes(b"png")
+    folder = written(FACTS["adaptor-stock"], plot=tmp_path / "plot.png")
+    assert (folder / PLOT_FILE).read_bytes() == b"png"
+    assert f"\n\n![Quality against size]({PLOT_FILE})\n\n" in (folder / "README.md").read_text()
+
+
+def test_a_second_card_is_equal(written, tmp_path):
+    folders = [written(FACTS["adaptor-full"]) for _ in range(2)]
+    contents = [
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in folders
+    ]
+    assert contents[0] == contents[1] and len(contents[0]) == 7
+
+
+def test_a_push_fills_in_every_id():
+    ids = {"d1": "me/x-d1", "d16": "me/x-d16", "full": "me/x"}
+    text = f"[d1]({sibling_placeholder('d1')}) [d16]({sibling_placeholder('d16')}) {UNKNOWN_MODEL_ID}"
+    assert fill_repo_ids(text, ids, "full") == (
+        "[d1](https://huggingface.co/me/x-d1) [d16](https://huggingface.co/me/x-d16) me/x"
     )
 
 
-def test_metadata(make_adaptor):
-    data = card(make_adaptor, base_model="me/base", license="mit", tags=["mine"]).data
-    assert (data.base_model, data.base_model_relation, data.license) == ("me/base", "finetune", "mit")
-    assert (data.library_name, data.pipeline_tag) == ("sentence-transformers", "sentence-similarity")
-    assert {"matryoshka", "sentence-transformers", "mine"} <= set(data.tags)
-    data = card(make_adaptor, with_base=False, base_model="me/base").data
-    assert (data.base_model_relation, data.library_name) == ("adapter", "transformers")
-    data = card(make_adaptor, with_base=False).data.to_dict()
-    assert not {"base_model", "base_model_relation", "license"} & set(data)
+@pytest.mark.parametrize("name", FACTS)
+def test_a_pushed_card_holds_no_placeholder(name, written):
+    facts = FACTS[name]
+    ids = {repo.name: f"me/x-{repo.name}" for repo in facts.manifest.repos}
+    text = fill_repo_ids((written(facts) / "README.md").read_text(), ids, facts.manifest.this)
+    assert UNKNOWN_MODEL_ID not in text and "](../" not in text
+    assert f'"me/x-{facts.manifest.this}"' in text
+    linked = set(re.findall(r"\]\(https://huggingface.co/(me/x-\w+)\)", text))
+    assert linked == set(ids.values()) - {f"me/x-{facts.manifest.this}"}
 
 
-def test_usage_fits_the_repo(make_adaptor):
-    stock = card(make_adaptor, stock=True).text
-    assert 'SentenceTransformer("sentence_transformers_model_id")' in stock
-    assert "AutoModel" not in stock and "matryoshka_dim=" not in stock and "**8 dimensions**" in stock
-    remote = card(make_adaptor).text
-    assert 'SentenceTransformer("sentence_transformers_model_id", trust_remote_code=True)' in remote
-    assert "AutoModel.from_pretrained(" in remote and "**4, 8**" in remote and "matryoshka_dim=4" in remote
-    black_box = card(make_adaptor, level=None, with_base=False).text
-    assert "SentenceTransformer(" not in black_box and "**4, 8, 32**" in black_box
+def blocks(folder, path):
+    """The Python blocks of a card, for the repo at a path."""
+    text = (folder / "README.md").read_text(encoding="utf-8").replace(UNKNOWN_MODEL_ID, str(path))
+    return re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
 
 
-def test_levels_and_exactness(make_adaptor):
-    text = card(make_adaptor).text
-    cost = make_adaptor().cost("d4")
-    assert f"| d4 | 4 | 16 | {cost['parameters']:,} | {cost['macs']:,} |" in text
-    assert "was 1.2e-07." in text
+@pytest.mark.parametrize("name", FACTS)
+def test_remote_code_is_asked_for_where_it_is_needed_and_only_there(name, written):
+    facts = FACTS[name]
+    calls = [line for block in blocks(written(facts), "x") for line in block.splitlines() if '"x"' in line]
+    calls = [line for line in calls if "_download(" not in line]
+    remote = not facts.manifest.repo.stock or "base_remote_code" in facts.fields
+    assert calls and {"trust_remote_code=True" in line for line in calls} == {remote}
 
 
-def test_quality_tables_have_one_column_a_system(make_adaptor):
-    curves = [
-        curve("ours", baselines={"truncation": curve("truncation", start=0.1, interval=False)}),
-        curve("ours", split="test_unseen", interval=False),
-    ]
-    text = card(make_adaptor, curves=curves).text
-    assert "`ndcg_at_10`, split `test`, with 95% intervals:\n\n| level | ours | truncation |\n|---|---|---|\n" in text
-    assert "| d4 | 0.540 [0.500, 0.900] | 0.140 |\n| **d8** | **0.580 [0.500, 0.900]** | **0.180** |\n" in text
-    assert "split `test_unseen`:\n\n| level | ours |\n" in text
-    assert "## Quality" not in card(make_adaptor).text
+@pytest.mark.parametrize("with_tokenizer", [True, False])
+def test_blocks_of_a_stock_model_run(written, tiny_sentence_transformer, monkeypatch, with_tokenizer):
+    fields = MODEL | {
+        "auto_class": "AutoModel",
+        "pipeline_tag": "feature-extraction",
+        "with_tokenizer": with_tokenizer,
+    }
+    folder = written(replace(FACTS["model-stock"], fields=fields))
+    found = blocks(folder, tiny_sentence_transformer)
+    assert len(found) == 2
+    for block in found:
+        names = {}
+        exec(block, names)
+        assert "pipe" in names or names["outputs"].last_hidden_state.shape[-1] == 32
 
 
-def test_a_level_that_one_system_lacks_leaves_its_cell_empty():
-    partial = Curve([LevelPoint("d4", 4, 0.3)], "ndcg_at_10", "test", "int8")
-    (table,) = quality_tables([curve("ours", interval=False), partial])
-    assert table["rows"] == [["d4", "0.540", "0.300"], ["d8", "0.580", ""], ["d32", "0.820", ""]]
-    assert not table["intervals"]
+class StandIn:
+    """Takes the calls of a tokenizer, a model and a pipeline, and nothing that they would not take."""
+
+    mask_token = "[MASK]"
+    calls: list = []
+
+    @classmethod
+    def from_pretrained(cls, path, trust_remote_code, level=None):
+        cls.calls.append(level)
+        return cls()
+
+    def __call__(self, text=None, return_tensors="pt", input_ids=None, level=None):
+        self.calls.append(level or text)
+        return {}
 
 
-@pytest.mark.parametrize(
-    "known, shown", [("me/base", "me/base"), ("/some/where/base", None), ("/base", None), (None, None)]
-)
-def test_exported_card(tmp_path, make_adaptor, known, shown):
-    (tmp_path / "plot.png").write_bytes(b"png")
-    model = make_adaptor(base_model=known)
-    export_level(model, "d8", tmp_path / "out", plot=tmp_path / "plot.png", license="mit")
-    loaded = ModelCard.load(tmp_path / "out" / "README.md")
-    assert (loaded.data.base_model, loaded.data.license) == (shown, "mit")
-    assert "![Quality against dimensions](curve.png)" in loaded.text
-    assert (tmp_path / "out" / "curve.png").read_bytes() == b"png"
+def test_blocks_of_a_nested_model_run(written, monkeypatch):
+    """Against stand-ins: every name is defined, and each level is one that the repo has."""
+    stand_in = type("StandIn", (StandIn,), {"calls": []})
+    library = SimpleNamespace(AutoModel=stand_in, AutoModelForMaskedLM=stand_in, AutoTokenizer=stand_in)
+    library.pipeline = lambda task, model, trust_remote_code: stand_in.from_pretrained(model, trust_remote_code)
+    stand_in.tokenizer = stand_in
+    monkeypatch.setitem(sys.modules, "transformers", library)
+    for name in ("model-full-sharded", "model-tokens"):
+        for block in blocks(written(FACTS[name]), "x"):
+            exec(block, {})
+    assert set(stand_in.calls) == {None, "d4", "one text", "one [MASK] text"}
 
 
-def test_a_base_model_in_a_folder_is_not_named(tmp_path, make_adaptor, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "models" / "base").mkdir(parents=True)
-    export_level(make_adaptor(base_model="models/base"), "d8", "out")
-    assert ModelCard.load("out/README.md").data.base_model is None
-    export_level(make_adaptor(base_model="models/base"), "d8", "out", base_model_id="me/base")
-    assert ModelCard.load("out/README.md").data.base_model == "me/base"
+@pytest.mark.parametrize("field", ["base_model", "eval_dataset", "datasets"])
+def test_an_id_that_the_hub_would_refuse(field):
+    bad = "some/where/base"
+    with pytest.raises(ValueError, match=f"{field} must be an id of the Hub such as 'user/name', but is '{bad}'"):
+        CardDetails(**{field: [bad] if field == "datasets" else bad})

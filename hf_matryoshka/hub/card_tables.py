@@ -1,0 +1,94 @@
+"""Tables of a card: the levels of the family, and systems beside each other."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..evaluation.curve import Curve
+from .manifest import FULL, FamilyLevel, Manifest
+
+
+# Columns of the family's table, where any level has them.
+_COSTS = ("bytes_per_vector", "bytes_per_token", "parameters", "macs")
+_FORMS = {"stock": "stock", "stock_padded": "stock, zero-padded", "remote_code": "remote code"}
+
+
+def sibling_placeholder(name: str) -> str:
+    """What a card links to for another repo of the family: the folder beside it, until a push knows the id."""
+    return f"../{name}"
+
+
+def family_table(manifest: Manifest) -> dict[str, Any]:
+    """Every level with cost, quality and form; its name leads to its repo, and this repo's own level is bold.
+
+    Args:
+        manifest ([`Manifest`]): That of the repo.
+
+    Returns:
+        `dict`: `columns` (`dim`, `bytes_per_vector` and so on; a quality is a `(metric, split)`), `rows` of cells, and
+        `intervals`, whether there are any.
+    """
+    levels = manifest.levels
+    own = {repo.name: repo for repo in manifest.repos if repo.name != FULL}
+    costs = [cost for cost in _COSTS if any(cost in level.cost for level in levels)]
+    qualities = list(dict.fromkeys((score["metric"], score["split"]) for level in levels for score in level.quality))
+    rows = []
+    for level in levels:
+        linked = level.name in own and level.name != manifest.this
+        cells = [f"[{level.name}]({sibling_placeholder(level.name)})" if linked else level.name]
+        cells += [] if level.dim is None else [str(level.dim)]
+        cells += [f"{level.cost[cost]:,.0f}" if cost in level.cost else "" for cost in costs]
+        cells += [_quality(level, key) for key in qualities]
+        cells += [_FORMS[own[level.name].form] if level.name in own else ""] if own else []
+        rows.append(_row(cells, bold=level.name == manifest.this))
+    dims = ["dim"] if levels[0].dim is not None else []
+    return {
+        "columns": ["level", *dims, *costs, *qualities, *(["form"] if own else [])],
+        "rows": rows,
+        "intervals": any(score["low"] is not None for level in levels for score in level.quality),
+    }
+
+
+def quality_tables(curves: Sequence[Curve], level: str | None = None) -> list[dict[str, Any]]:
+    """Curves as tables, one for each metric and split: levels as rows (this level in bold), systems as columns."""
+    tables: dict[tuple[str, str], dict[str, dict[str, str]]] = {}
+    intervals = set()
+    for row in (row for curve in curves for row in curve.rows()):
+        key = (row["metric"], row["split"])
+        text = _score(row["value"], row["low"], row["high"])
+        if row["low"] is not None:
+            intervals.add(key)
+        tables.setdefault(key, {}).setdefault(row["level"], {})[row["system"]] = text
+    shown = []
+    for (metric, split), by_level in tables.items():
+        systems = list(dict.fromkeys(system for values in by_level.values() for system in values))
+        rows = [
+            _row([name, *(values.get(system, "") for system in systems)], bold=name == level)
+            for name, values in by_level.items()
+        ]
+        shown.append(
+            {
+                "metric": metric,
+                "split": split,
+                "systems": _row(systems),
+                "rows": rows,
+                "intervals": (metric, split) in intervals,
+            }
+        )
+    return shown
+
+
+def _quality(level: FamilyLevel, key: tuple[str, str]) -> str:
+    for score in level.quality:
+        if (score["metric"], score["split"]) == key:
+            return _score(score["value"], score["low"], score["high"])
+    return ""
+
+
+def _score(value: float, low: float | None, high: float | None) -> str:
+    return f"{value:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
+
+
+def _row(cells: Sequence[str], bold: bool = False) -> list[str]:
+    # A bare bar would end the cell.
+    cells = [cell.replace("|", "\\|") for cell in cells]
+    return [f"**{cell}**" if cell and bold else cell for cell in cells]
