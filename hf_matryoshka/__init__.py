@@ -16,6 +16,7 @@ _EXPORTS = {
     "AdaptorTrainingArguments": "trainers.adaptor_arguments",
     "Curve": "evaluation.curve",
     "ExportError": "hub.gate",
+    "CardDetails": "hub.cards",
     "Family": "hub.family",
     "MatryoshkaAdaptor": "modeling.st_matryoshka_adaptor",
     "MatryoshkaAdaptorConfig": "modeling.configuration_matryoshka_adaptor",
@@ -27,9 +28,12 @@ _EXPORTS = {
     "AdaptorVectors": "recipes.adaptor_vectors",
     "create_adaptor": "surgery.adaptor_init",
     "evaluate_levels": "evaluation.evaluate_levels",
-    "export_family": "hub.family",
+    "export_family": "hub.export_family",
     "export_level": "hub.export",
     "load_beir": "data.beir",
+    "load_family": "hub.family",
+    "push_family": "hub.push",
+    "select_level": "hub.family",
     "train_adaptor": "recipes.train_adaptor",
 }
 __all__ = sorted(_EXPORTS)

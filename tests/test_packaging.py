@@ -2,11 +2,9 @@
 
 import ast
 import re
-import shutil
 import subprocess
 import sys
 import tomllib
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 MODELING = sorted(path for path in (ROOT / "modeling").glob("*.py") if path.name != "__init__.py")
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
 FOLDERS = {"modeling": "hf_matryoshka.modeling", "trainers": "hf_matryoshka.trainers"}
-THIRD_PARTIES = {"torch", "transformers", "huggingface_hub", "sentence_transformers"}
+THIRD_PARTIES = {"torch", "transformers", "huggingface_hub", "safetensors", "sentence_transformers"}
 # The same expression by which transformers finds what to copy next to a modeling file.
 RELATIVE_IMPORT = re.compile(r"^\s*from\s+\.(\S+)\s+import", re.MULTILINE)
 
@@ -103,21 +101,10 @@ def test_the_package_is_light_and_takes_no_generic_names():
     assert run.stdout.strip() == "[]"
 
 
-def test_the_wheel_saves_self_contained_repos(tmp_path):
+def test_the_wheel_saves_self_contained_repos(wheel_site, tmp_path):
     """The built wheel, away from the checkout, has the metric folders, and a model saved from it carries its code."""
-    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--quiet", "-w", str(tmp_path)]
-    source = tmp_path / "source"
-    ignored = shutil.ignore_patterns(
-        ".*", "tests", "benchmarks", "outputs", "build", "dist", "*.egg-info", "__pycache__"
-    )
-    shutil.copytree(ROOT, source, ignore=ignored)
-    run = subprocess.run([*build, str(source)], capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(tmp_path / "site")
-    assert {path.name for path in (tmp_path / "site").iterdir() if path.suffix != ".dist-info"} == {"hf_matryoshka"}
-    metrics = tmp_path / "site" / "hf_matryoshka" / "evaluation" / "metrics"
+    assert {path.name for path in wheel_site.iterdir() if path.suffix != ".dist-info"} == {"hf_matryoshka"}
+    metrics = wheel_site / "hf_matryoshka" / "evaluation" / "metrics"
     assert (metrics / "autc" / "requirements.txt").is_file()
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
@@ -128,8 +115,9 @@ def test_the_wheel_saves_self_contained_repos(tmp_path):
     )
     saved = tmp_path / "saved"
     run = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "site"), str(saved)], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, "-c", code, str(wheel_site), str(saved)], cwd=tmp_path, capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
     needed = {"configuration_matryoshka_adaptor.py", "modeling_matryoshka_adaptor.py", "levels.py", "nested_layers.py"}
+    needed |= {"nested_model.py", "level_checkpoints.py", "level_files.py", "level_shards.py"}
     assert needed <= {path.name for path in saved.iterdir()}

@@ -13,7 +13,7 @@ def main() -> None:
     except KeyboardInterrupt:
         print("Interrupted; the same command goes on where it stopped.", file=sys.stderr)
         raise SystemExit(130) from None
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
         if os.environ.get("HF_MATRYOSHKA_DEBUG"):
             raise
         print(f"Error: {error}", file=sys.stderr)

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from .options import JsonFlag, integers, print_json
+from .push import print_push
 
 
 def quickstart(
@@ -24,6 +25,11 @@ def quickstart(
     ] = None,
     max_documents: Annotated[int, typer.Option(min=50, help="Documents of the default corpus.")] = 4000,
     seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    push: Annotated[str | None, typer.Option(help="Hub id, user/name, that the family is pushed to.")] = None,
+    private: Annotated[
+        bool | None,
+        typer.Option("--private/--public", help="Who sees the pushed repos; by default the setting of the account."),
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """An embedding model in, a measured family of small models out.
@@ -43,6 +49,8 @@ def quickstart(
         beir=beir,
         max_documents=max_documents,
         recipe=AdaptorRecipe.quick(matryoshka_dims=dims, seed=seed),
+        push=push,
+        private=private,
         say=lambda line: print(line, file=sys.stderr),
     )
     if json:
@@ -52,6 +60,8 @@ def quickstart(
                 "levels": {name: level.folder for name, level in made.family.levels.items()},
                 "full": made.family.full.folder,
                 "results": made.results,
+                "pushed": made.push.repo_ids if made.push else [],
+                "collection": made.push.collection if made.push else None,
                 "curves": {split: curve.rows() for split, curve in made.curves.items()},
             }
         )
@@ -62,7 +72,11 @@ def quickstart(
     small = levels[min(2, len(levels) - 1)]
     print(f"\nFamily:  {output}/ ({', '.join(made.family.levels)}, full)")
     print(f"Results: {made.results}\nPlot:    {made.plot}")
+    if made.push is not None:
+        print_push(made.push)
     print("\nNext:")
+    if made.push is not None:
+        print(f"  hf-matryoshka family show {made.push.repo_ids[-1]}")
     print(f"  hf-matryoshka select {output}/curve.json --min-quality 0.95")
     print(f"  hf-matryoshka evaluate {small.folder} --beir <folder>")
     print(

@@ -9,7 +9,10 @@ from .options import JsonFlag, print_json
 
 
 def select(
-    curve: Annotated[Path, typer.Argument(help="A curve as written by quickstart or evaluate (JSON).")],
+    source: Annotated[
+        str,
+        typer.Argument(help="A family (folder or Hub id), or a curve as written by quickstart or evaluate (JSON)."),
+    ],
     min_quality: Annotated[
         float | None, typer.Option(help="Share of the largest level's quality to keep, for example 0.95.")
     ] = None,
@@ -23,8 +26,9 @@ def select(
     Example: hf-matryoshka select outputs/quickstart/curve.json --min-quality 0.95
     """
     from ..evaluation.curve import Curve
+    from ..hub.family import load_family
 
-    found = Curve.from_json(curve)
+    found = Curve.from_json(source) if Path(source).is_file() else load_family(source).curve()
     level = found.select(min_quality, max_latency_ms, max_memory_mb, num_vectors)
     point = found[level]
     if json:

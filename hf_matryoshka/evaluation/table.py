@@ -50,18 +50,22 @@ def format_table(
 
     header = ["system", *map(str, dims)]
     body = [[curve.system, *(cell(curve.system, dim) for dim in dims)] for curve in shown]
-    widths = [max(len(row[column]) for row in [header, *body]) for column in range(len(header))]
-    lines = [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-        for row in [header, ["-" * width for width in widths], *body]
-    ]
     notes = []
     if intervals and any(point.low is not None for row in points.values() for point in row.values()):
         notes.append("[95% bootstrap interval]")
     if any(winners.values()):
         notes.append(f"{MARK} best, and its paired 95% interval against the best other baseline excludes 0")
     title = f"{shown[0].metric}, split {shown[0].split}, by dimensions"
-    return "\n".join([title, *lines, *notes])
+    return "\n".join([title, format_rows(header, body), *notes])
+
+
+def format_rows(header: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Columns of equal width: the header, a rule, and the rows."""
+    widths = [max(len(row[column]) for row in [header, *body]) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+        for row in [header, ["-" * width for width in widths], *body]
+    )
 
 
 def _number(value: float, digits: int) -> str:

@@ -1,191 +1,225 @@
-"""One level of a trained adaptor as a Hub repo."""
+"""One level of a trained model as a Hub repo."""
 
-import copy
 import os
 import re
-import shutil
-from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from peft import PeftModel
+from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Dense, Normalize
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..modeling.modeling_matryoshka_adaptor import MatryoshkaAdaptorModel
-from ..modeling.st_matryoshka_adaptor import MatryoshkaAdaptor
-from .cards import PLOT_FILE, CardDetails, adaptor_card
-from .dense import dense_layers
-from .exported_level import ExportedLevel
+from .adaptor_exporter import AdaptorExporter, load_base
+from .cards import CardDetails, CardFacts, write_card
 from .gate import check_export
+from .level_exporter import FORMS, LevelExporter
+from .manifest import FamilyLevel, FamilyRepo, Manifest, weight_hashes
+from .model_exporter import ModelExporter
+from .onnx_export import OnnxExport, check_onnx_packages, export_onnx
 from .output_folder import check_output_dir, staged_folder
 from .progress import no_progress_bars
-from .self_contained import append_modules, save_adaptor_in_root
-
-
-if TYPE_CHECKING:
-    from ..evaluation.curve import Curve
 
 
 def export_level(
-    model: MatryoshkaAdaptorModel,
+    model: PreTrainedModel,
     level: int | str | None,
     output_dir: str | os.PathLike,
     *,
+    format: str = "auto",
     base_model: SentenceTransformer | str | os.PathLike | None = None,
-    stock: bool | str = "auto",
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    card: CardDetails | None = None,
+    shard_by_level: bool = False,
+    onnx: bool = False,
     overwrite: bool = False,
-    base_model_id: str | None = None,
-    license: str | None = None,
-    curves: Sequence["Curve"] = (),
-    plot: str | os.PathLike | None = None,
-    tags: Sequence[str] = (),
-) -> ExportedLevel:
-    """Write a level as a repo, load it back, and compare it with the trained model.
+) -> FamilyRepo:
+    """Write a level as a repo, load it back in every way that its users have, and compare it with the trained model.
 
-    A *stock* repo is the base model followed by plain `Dense` modules: `SentenceTransformer(output_dir)` loads it with
-    no remote code and gives embeddings of this width. A *remote-code* repo holds the adaptor with all levels up to
-    this one, and its code: `AutoModel.from_pretrained(output_dir, trust_remote_code=True)` gives the adaptor and, if
-    there is a base model, `SentenceTransformer(output_dir, trust_remote_code=True)` the whole. Neither needs this
-    package.
+    The repo is self-contained. Its form is the strongest one that is exact: *stock* (a class that transformers or
+    sentence-transformers already has, no remote code), *stock, padded with zeros*, or *remote code* (the nested model
+    with the levels up to this one, and its code); card and manifest say why it is not a stronger one.
 
     Args:
-        model ([`MatryoshkaAdaptorModel`]): The trained adaptor.
-        level (`int`, `str` or `None`): The level, `None` for the largest.
+        model (`PreTrainedModel`): The nested model.
+        level (`int`, `str` or `None`): The level, `None` for the largest, `"full"` for a repo that holds all levels.
         output_dir (`str` or `os.PathLike`): A new or empty folder, or an earlier export, which is replaced. Nothing
             appears there unless the comparison succeeds.
-        base_model (`SentenceTransformer`, `str` or `os.PathLike`, *optional*): The model whose embeddings the adaptor
-            was trained on, or the folder it is saved in. Without it (vectors from an API), the repo is the adaptor.
-        stock (`bool` or `"auto"`, *optional*, defaults to `"auto"`): Whether to write a stock repo; by default
-            wherever one is exact.
+        format (`str`, *optional*, defaults to `"auto"`): `"stock"`, `"stock_padded"` or `"remote_code"` for this form
+            and no other.
+        base_model (`SentenceTransformer`, `str` or `os.PathLike`, *optional*): For an adaptor, the model whose
+            embeddings it was trained on, or the folder it is saved in. Without it (vectors from an API), the repo is
+            the adaptor.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*): For a model of texts, its tokenizer.
+        card ([`CardDetails`], *optional*): What the card says beyond what the model tells; its base model is by
+            default that of the model's config, unless that is a local folder.
+        shard_by_level (`bool`, *optional*, defaults to `False`): Whether a repo of several levels has its weights in
+            one shard a level, so that `from_pretrained(repo, level=...)` downloads only what this level needs.
+        onnx (`bool`, *optional*, defaults to `False`): Whether to write the ONNX graphs (float32 and int8) to `onnx/`.
         overwrite (`bool`, *optional*, defaults to `False`): Whether to replace a folder that is not an earlier export.
-        base_model_id (`str`, *optional*): Hub id of the base model for the card; by default that of the adaptor's
-            config, unless it is a local folder.
-        license (`str`, *optional*): License id for the card.
-        curves (`Sequence[Curve]`, *optional*): Measured quality for the card.
-        plot (`str` or `os.PathLike`, *optional*): PNG for the card.
-        tags (`Sequence[str]`, *optional*): Further tags for the card.
 
     Returns:
-        [`ExportedLevel`]: What was written.
+        [`FamilyRepo`]: What was written.
 
     Raises:
-        ValueError: If the level does not exist, a stock repo is not exact, or the base model does not fit.
+        ValueError: If the level does not exist, the format is not exact, or an argument does not fit the model.
         FileNotFoundError: If the base model or the plot does not exist.
         FileExistsError: If the folder holds other files.
         OSError: If the folder cannot be written.
         ExportError: If what was written does not compute what the trained model computes.
     """
-    name = None if level is None else model.config.level_name(level)
-    details = card_details(model, base_model_id, license, curves, plot, tags)
+    job = ExportJob.prepare(model, format, base_model, tokenizer, card, shard_by_level, onnx)
+    exporter = job.exporter(level)
+    job.check_form(exporter)
     check_output_dir(output_dir, overwrite)
-    base = load_base(base_model, model)
-    layers = _stock_layers(model, name, base, stock)
-    # On the CPU and in evaluation mode, without touching the caller's model.
-    trained = copy.deepcopy(model).cpu().eval()
-    config = model.config
-    with staged_folder(output_dir) as folder, no_progress_bars():
-        if layers is not None:
-            dims = [config.level_dim(name)]
-            _save_stock(base, layers, folder)
-        else:
-            dims = config.matryoshka_dims[: config.level_index(name) + 1]
-            _save_remote_code(base, trained.cut(name), folder)
-        exported = ExportedLevel(
-            folder=Path(output_dir),
-            level=config.level_name(name),
-            matryoshka_dims=dims,
-            stock=layers is not None,
-            with_base=base is not None,
-            max_difference=check_export(folder, trained, dims, base, stock=layers is not None),
-        )
-        exported.write_record(folder)
-        adaptor_card(
-            model,
-            name,
-            stock=exported.stock,
-            with_base=exported.with_base,
-            max_difference=exported.max_difference,
-            details=details,
-        ).save(folder / "README.md")
-        if plot is not None:
-            shutil.copyfile(plot, folder / PLOT_FILE)
-    return exported
+    with staged_folder(output_dir) as folder:
+        written = job.write(exporter, folder)
+        job.describe(folder, written, [replace(written.repo, location=".")])
+    return replace(written.repo, location=str(output_dir))
 
 
-def load_base(
-    base_model: SentenceTransformer | str | os.PathLike | None, model: MatryoshkaAdaptorModel
-) -> SentenceTransformer | None:
-    """The base model, loaded if it is a folder.
+# Where the graphs of a repo lie, as in other repos of the Hub.
+ONNX_FOLDER = "onnx"
 
-    Raises:
-        FileNotFoundError: If it is a path but no folder.
-        ValueError: If its embeddings do not have the adaptor's width.
-    """
-    if base_model is None:
-        return None
-    if not isinstance(base_model, SentenceTransformer):
-        if not Path(base_model).is_dir():
-            raise FileNotFoundError(
-                f"base_model {base_model} is not a folder; give a saved SentenceTransformer or a loaded one"
+
+@dataclass(frozen=True)
+class WrittenRepo:
+    """A repo that passed the gate and lacks its card and manifest yet."""
+
+    exporter: LevelExporter
+    repo: FamilyRepo
+    onnx: OnnxExport | None
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """The arguments of an export, checked; see [`export_level`]."""
+
+    model: PreTrainedModel
+    format: str
+    base: SentenceTransformer | None
+    tokenizer: PreTrainedTokenizerBase | None
+    details: CardDetails
+    shard_by_level: bool
+    onnx: bool
+
+    @classmethod
+    def prepare(cls, model, format, base_model, tokenizer, card, shard_by_level, onnx) -> "ExportJob":
+        """Check the arguments, and load the base model if it is a folder."""
+        if isinstance(model, PeftModel):
+            raise ValueError("the model carries PEFT adapters; merge them first with model.merge_and_unload()")
+        if not isinstance(model, PreTrainedModel) or not hasattr(model.config, "levels"):
+            raise ValueError(
+                f"{type(model).__name__} has no levels; export a nested model such as MatryoshkaAdaptorModel"
             )
-        base_model = SentenceTransformer(str(base_model), device="cpu", local_files_only=True)
-    if base_model.truncate_dim is not None:
-        raise ValueError(
-            f"base_model has truncate_dim={base_model.truncate_dim}, which an export cannot hold between its modules; "
-            "load it without"
+        if format not in ("auto", *FORMS):
+            raise ValueError(f"format must be auto, {', '.join(FORMS[:-1])} or {FORMS[-1]}, but is {format!r}")
+        adaptor = isinstance(model, MatryoshkaAdaptorModel)
+        if adaptor and tokenizer is not None:
+            raise ValueError("an adaptor takes embeddings and no tokenizer; give the base_model, which has its own")
+        if not adaptor and base_model is not None:
+            raise ValueError(f"{type(model).__name__} needs no base_model; only an adaptor does")
+        if onnx:
+            check_onnx_packages()
+        details = card or CardDetails()
+        if details.plot is not None and not Path(details.plot).is_file():
+            raise FileNotFoundError(f"plot {details.plot} does not exist")
+        named = details.base_model or (model.config.base_model if adaptor else None)
+        details = replace(details, base_model=_hub_id(named))
+        base = load_base(base_model, model) if adaptor else None
+        return cls(model, format, base, tokenizer, details, shard_by_level, onnx)
+
+    def exporter(self, level: int | str | None) -> LevelExporter:
+        """How this model's level is written; raises `ValueError` if it does not exist."""
+        if isinstance(self.model, MatryoshkaAdaptorModel):
+            return AdaptorExporter(self.model, level, self.base, self.shard_by_level)
+        return ModelExporter(self.model, level, self.tokenizer, self.shard_by_level)
+
+    def check_form(self, exporter: LevelExporter) -> None:
+        """Raise `ValueError` if the level does not have the form that was asked for."""
+        if self.format in FORMS and not exporter.full:
+            exporter.writer(self.format)
+
+    def write(self, exporter: LevelExporter, folder: Path) -> WrittenRepo:
+        """Write the strongest exact form into an empty folder, and pass it through the gate."""
+        form, reason, write = self._strongest(exporter)
+        with no_progress_bars():
+            try:
+                write(folder)
+            except SafetensorError as error:
+                # Its writer hides what the system said, such as a full disk, in a text.
+                raise OSError(f"the weights of {exporter.name} cannot be written: {error}") from error
+            difference = check_export(exporter, form, folder)
+            onnx = self._write_onnx(exporter, form, folder) if self.onnx else None
+        repo = FamilyRepo(
+            name=exporter.name,
+            location=f"../{exporter.name}",
+            levels=exporter.levels(form),
+            form=form,
+            reason=reason,
+            max_difference=difference,
+            files=weight_hashes(folder),
         )
-    width = base_model.get_embedding_dimension()
-    if width not in (None, model.config.embedding_dim):
-        raise ValueError(
-            f"base_model gives embeddings of width {width}, but the adaptor takes {model.config.embedding_dim}"
+        return WrittenRepo(exporter, repo, onnx)
+
+    def _strongest(self, exporter):
+        if self.format in FORMS and not exporter.full:
+            return self.format, None, exporter.writer(self.format)
+        reasons = []
+        for form in FORMS[:-1]:
+            try:
+                return form, "; ".join(dict.fromkeys(reasons)) or None, exporter.writer(form)
+            except ValueError as error:
+                reasons.append(str(error))
+        return FORMS[-1], "; ".join(dict.fromkeys(reasons)), exporter.writer(FORMS[-1])
+
+    def _write_onnx(self, exporter: LevelExporter, form: str, folder: Path) -> OnnxExport:
+        dims = [exporter.dim(level) for level in exporter.levels(form)]
+        return export_onnx(exporter.onnx_model(form, folder), folder / ONNX_FOLDER, matryoshka_dims=dims)
+
+    def describe(self, folder: Path, written: WrittenRepo, repos: list[FamilyRepo]) -> None:
+        """Write manifest and card, once all repos of the family are known."""
+        exporter, form = written.exporter, written.repo.form
+        manifest = Manifest(
+            model_type=self.model.config.model_type,
+            this=exporter.name,
+            inputs=exporter.inputs,
+            levels=[self._level(exporter, name) for name in self.model.config.levels],
+            repos=repos,
+            base_model=self.details.base_model,
         )
-    return base_model
+        manifest.write(folder)
+        facts = CardFacts(
+            manifest=manifest,
+            template=exporter.template,
+            fields=exporter.card_fields(form),
+            details=self.details,
+            sharded=self.shard_by_level and form == "remote_code",
+            onnx=written.onnx,
+        )
+        write_card(folder, facts)
+
+    def _level(self, exporter: LevelExporter, name: str) -> FamilyLevel:
+        cost, quality = dict(self.model.cost(name)), []
+        for curve in self.details.curves:
+            for point in curve.points:
+                if point.level == name:
+                    cost |= point.cost
+                    quality.append(
+                        {
+                            "metric": curve.metric,
+                            "split": curve.split,
+                            "value": point.quality,
+                            "low": point.low,
+                            "high": point.high,
+                        }
+                    )
+        return FamilyLevel(name, exporter.dim(name), cost, quality)
 
 
-def card_details(model, base_model_id, license, curves, plot, tags) -> CardDetails:
-    """The arguments of an export that concern its card; raises `FileNotFoundError` if there is no such plot."""
-    if plot is not None and not Path(plot).is_file():
-        raise FileNotFoundError(f"plot {plot} does not exist")
-    if base_model_id is None and model.config.base_model is not None:
-        # A path means nothing to the reader of a card.
-        known = model.config.base_model
-        base_model_id = known if re.fullmatch(r"[\w.-]+(/[\w.-]+)?", known) and not Path(known).exists() else None
-    return CardDetails(base_model=base_model_id, license=license, curves=curves, plot=plot, tags=tags)
-
-
-def _stock_layers(model, level, base, stock):
-    """Dense layers of a stock export, or `None` for a remote-code one."""
-    if stock not in (True, False, "auto"):
-        raise ValueError(f"stock must be True, False or 'auto', but is {stock!r}")
-    if stock is True and base is None:
-        raise ValueError("a stock export takes texts, so it needs base_model; without one use stock=False")
-    if stock is False or base is None:
+def _hub_id(name: str | None) -> str | None:
+    """The name unless it is a path, which means nothing to the reader of a card."""
+    if name is None or Path(name).exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         return None
-    try:
-        return dense_layers(model, level)
-    except ValueError:
-        if stock is True:
-            raise
-        return None
-
-
-def _save_stock(base, layers, folder) -> None:
-    modules = [
-        Dense(
-            layer.weight.shape[1],
-            layer.weight.shape[0],
-            bias=layer.bias is not None,
-            activation_function=layer.activation,
-            init_weight=layer.weight,
-            init_bias=layer.bias,
-        )
-        for layer in layers
-    ]
-    append_modules(base, [*modules, Normalize()]).save(str(folder), create_model_card=False)
-
-
-def _save_remote_code(base, adaptor, folder) -> None:
-    if base is None:
-        adaptor.save_pretrained(folder)
-    else:
-        save_adaptor_in_root(base, MatryoshkaAdaptor(adaptor), folder)
+    return name

@@ -1,26 +1,23 @@
-"""All levels of a trained adaptor, as repos, and their way to the Hub."""
+"""A family of repos: in a folder or on the Hub, read without its weights."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
-from huggingface_hub import CommitOperationAdd, HfApi
-from sentence_transformers import SentenceTransformer
-from tqdm.auto import tqdm
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
-from ..modeling.modeling_matryoshka_adaptor import MatryoshkaAdaptorModel
-from .cards import UNKNOWN_MODEL_ID
-from .export import card_details, export_level, load_base
-from .exported_level import ExportedLevel
-from .output_folder import RECORD_FILE, check_output_dir
-
-
-if TYPE_CHECKING:
-    from ..evaluation.curve import Curve
-
-FULL = "full"
+from ..evaluation.curve import Curve
+from ..evaluation.selection import select_level as select_point
+from .manifest import FULL, MANIFEST_FILE, FamilyLevel, FamilyRepo, Manifest, check_weights
 
 
 @dataclass(frozen=True)
@@ -28,111 +25,156 @@ class Family:
     """An exported family.
 
     Args:
-        folder (`Path`): The folder that holds all repos.
-        levels (`dict[str, ExportedLevel]`): The repo of each level, the smallest first.
-        full ([`ExportedLevel`]): The repo that holds all levels in one.
+        source (`str`): The folder or the Hub id that it was read from.
+        manifest ([`Manifest`]): What the repo that was read says, the locations of all repos resolved.
     """
 
-    folder: Path
-    levels: dict[str, ExportedLevel]
-    full: ExportedLevel
+    source: str
+    manifest: Manifest
 
-    @classmethod
-    def from_folder(cls, folder: str | os.PathLike) -> "Family":
-        """The family that [`export_family`] left in a folder.
+    @property
+    def levels(self) -> dict[str, FamilyRepo]:
+        """The repo of each level that has one of its own, the smallest first."""
+        return {repo.name: repo for repo in self.manifest.repos if repo.name != FULL}
 
-        Raises:
-            FileNotFoundError: If the folder holds no `full/` export.
-        """
-        folder = Path(folder)
-        full = ExportedLevel.from_folder(folder / FULL)
-        exported = [ExportedLevel.from_folder(record.parent) for record in folder.glob(f"*/{RECORD_FILE}")]
-        exported.sort(key=lambda level: level.dim)
-        return cls(folder, {level.level: level for level in exported if level.folder.name != FULL}, full)
+    @property
+    def repos(self) -> dict[str, FamilyRepo]:
+        """Every repo by its name, the one that holds all levels (`"full"`) last."""
+        return {repo.name: repo for repo in self.manifest.repos}
 
-    def push(self, repo_id: str, private: bool | None = None, collection: bool = True) -> list[str]:
-        """Push every repo in one commit: `full` as `repo_id`, the levels as `repo_id-<level>`.
+    @property
+    def full(self) -> FamilyRepo:
+        """The repo that holds all levels; raises `ValueError` if the family has none."""
+        return self.manifest.repo_of(FULL)
+
+    @property
+    def folder(self) -> Path:
+        """The folder that holds all repos, of a family on disk."""
+        return Path(self.source)
+
+    def level(self, name: str) -> FamilyLevel:
+        """Cost and quality of a level; raises `ValueError` if it does not exist."""
+        return self.manifest.level(name)
+
+    def curve(self, metric: str | None = None, split: str | None = None) -> Curve:
+        """The measured quality against cost.
 
         Args:
-            repo_id (`str`): Name on the Hub, `"user/name"`.
-            private (`bool`, *optional*): Whether new repos are private; by default the setting of the account.
-            collection (`bool`, *optional*, defaults to `True`): Whether to list the repos in a Collection.
+            metric (`str`, *optional*), split (`str`, *optional*): Which one; by default the first.
 
-        Returns:
-            `list[str]`: Ids of the repos, the full one first.
+        Raises:
+            ValueError: If no such quality was measured.
         """
-        api = HfApi()
-        repos = {repo_id: self.full, **{f"{repo_id}-{name}": level for name, level in self.levels.items()}}
-        pushed = []
-        for name, level in tqdm(repos.items(), desc="Pushing", unit="repo"):
-            # The Hub's own answer: it holds the user where `repo_id` does not.
-            name = api.create_repo(name, private=private, exist_ok=True).repo_id
-            api.create_commit(name, _commit(level.folder, name), commit_message=f"Upload {level.folder.name}")
-            pushed.append(name)
-        if collection:
-            namespace, _, title = pushed[0].partition("/")
-            slug = api.create_collection(title, namespace=namespace, private=bool(private), exists_ok=True).slug
-            for name, level in zip(pushed, repos.values(), strict=True):
-                note = f"{', '.join(map(str, level.matryoshka_dims))} dimensions"
-                api.add_collection_item(slug, name, "model", note=note, exists_ok=True)
-        return pushed
+        curves = self.manifest.curves()
+        for curve in curves:
+            if metric in (None, curve.metric) and split in (None, curve.split):
+                return curve
+        known = ", ".join(f"{curve.metric} on {curve.split}" for curve in curves) or "none"
+        wanted = " ".join(filter(None, [metric, split and f"on {split}"])) or "quality"
+        raise ValueError(f"{self.source} has no measured {wanted}; measured: {known}")
+
+    def select(
+        self,
+        min_quality: float | None = None,
+        max_latency_ms: float | None = None,
+        max_memory_mb: float | None = None,
+        num_vectors: int | None = None,
+        metric: str | None = None,
+        split: str | None = None,
+    ) -> str:
+        """Name of the level to use, see [`~evaluation.selection.select_level`]; works without the weights."""
+        points = self.curve(metric, split).points
+        return select_point(points, min_quality, max_latency_ms, max_memory_mb, num_vectors)
+
+    def verify(self) -> None:
+        """Raise `ValueError` unless every repo on disk holds the weights that its manifest describes."""
+        for repo in self.repos.values():
+            if not repo.folder.is_dir():
+                raise FileNotFoundError(f"the repo {repo.name} of {self.source} is not at {repo.location}")
+            check_weights(repo, repo.folder)
+
+    def push(self, repo_id: str, **kwargs) -> "Family":
+        """Bring the family to the Hub, see [`push_family`]."""
+        from .push import push_family
+
+        return push_family(self, repo_id, **kwargs)
 
 
-def export_family(
-    model: MatryoshkaAdaptorModel,
-    output_dir: str | os.PathLike,
+def load_family(
+    path_or_repo: str | os.PathLike,
     *,
-    base_model: SentenceTransformer | str | os.PathLike | None = None,
-    levels: Sequence[int | str] | None = None,
-    overwrite: bool = False,
-    base_model_id: str | None = None,
-    license: str | None = None,
-    curves: Sequence["Curve"] = (),
-    plot: str | os.PathLike | None = None,
-    tags: Sequence[str] = (),
+    revision: str | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
 ) -> Family:
-    """Write one repo a level (stock wherever exact) and `full/`, which holds all levels with remote code.
+    """Read a family from any of its repos, or from the folder that holds them; the weights are not touched.
 
     Args:
-        model ([`MatryoshkaAdaptorModel`]): The trained adaptor.
-        output_dir (`str` or `os.PathLike`): Folder that gets one folder a level, such as `d64/`, and `full/`.
-        levels (`Sequence`, *optional*): Names or indices of the levels to write; all by default.
-
-    The other arguments, and what is raised, are those of [`export_level`].
+        path_or_repo (`str` or `os.PathLike`): A folder or a Hub id.
+        revision (`str`, *optional*): Branch, tag or commit of the repo on the Hub.
+        token (`str` or `bool`, *optional*): As elsewhere in huggingface_hub.
+        local_files_only (`bool`, *optional*, defaults to `False`): Whether to look in the local cache only.
 
     Returns:
-        [`Family`]: What was written.
+        [`Family`].
+
+    Raises:
+        FileNotFoundError: If the folder or the repo does not exist or is no family.
+        ValueError: If the manifest cannot be read, or a newer version wrote it.
+        OSError: If the Hub cannot be reached.
     """
-    folder = Path(output_dir)
-    names = [model.config.level_name(level) for level in (model.config.levels if levels is None else levels)]
-    card_details(model, base_model_id, license, curves, plot, tags)
-    for name in (*names, FULL):
-        check_output_dir(folder / name, overwrite)
-    settings = {
-        "base_model": load_base(base_model, model),
-        "overwrite": overwrite,
-        "base_model_id": base_model_id,
-        "license": license,
-        "curves": curves,
-        "plot": plot,
-        "tags": tags,
-    }
-    exported = {}
-    with tqdm(total=len(names) + 1, desc="Exporting", unit="repo") as progress:
-        for name in names:
-            exported[name] = export_level(model, name, folder / name, **settings)
-            progress.update()
-        full = export_level(model, None, folder / FULL, stock=False, **settings)
-        progress.update()
-    return Family(folder, exported, full)
+    folder = Path(path_or_repo)
+    if folder.is_dir():
+        return _family_on_disk(folder)
+    name = os.fspath(path_or_repo)
+    text = _download_manifest(name, revision, token, local_files_only)
+    manifest = Manifest.from_text(text, f"{MANIFEST_FILE} of {name}")
+    return Family(name, manifest)
 
 
-def _commit(folder: Path, repo_id: str) -> list[CommitOperationAdd]:
-    """All files of a repo, its card with its name filled in."""
-    operations = []
-    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        content = str(file)
-        if file == folder / "README.md":
-            content = file.read_text(encoding="utf-8").replace(UNKNOWN_MODEL_ID, repo_id).encode()
-        operations.append(CommitOperationAdd(file.relative_to(folder).as_posix(), content))
-    return operations
+def select_level(path_or_repo: str | os.PathLike, **demands) -> str:
+    """Name of the level to use of a family in a folder or on the Hub: see [`Family.select`].
+
+    Only `matryoshka.json` is read, never the weights.
+    """
+    return load_family(path_or_repo).select(**demands)
+
+
+def _family_on_disk(folder: Path) -> Family:
+    repo = folder / FULL if (folder / FULL / MANIFEST_FILE).is_file() else folder
+    manifest = Manifest.from_folder(repo)
+    # One repo, downloaded from the Hub, names the others by their ids; a family on disk by where they lie beside it.
+    repos = [
+        replace(entry, location=os.path.normpath(repo / entry.location)) if _is_relative(entry.location) else entry
+        for entry in manifest.repos
+    ]
+    root = repo.parent if repo != folder else folder
+    return Family(str(root), replace(manifest, repos=repos))
+
+
+def _is_relative(location: str) -> bool:
+    return PurePosixPath(location).parts[:1] == ("..",) or location == "."
+
+
+def _download_manifest(repo_id: str, revision, token, local_files_only) -> str:
+    try:
+        path = hf_hub_download(
+            repo_id, MANIFEST_FILE, revision=revision, token=token, local_files_only=local_files_only
+        )
+    except HFValidationError as error:
+        raise FileNotFoundError(f"{repo_id} is neither a folder nor a Hub id: {error}") from error
+    except RepositoryNotFoundError as error:
+        raise FileNotFoundError(
+            f"there is no folder {repo_id}, and no such repo on the Hub that you may read"
+        ) from error
+    except RevisionNotFoundError as error:
+        raise FileNotFoundError(f"{repo_id} has no revision {revision!r}") from error
+    except LocalEntryNotFoundError as error:
+        raise OSError(
+            f"the Hub cannot be reached, and {MANIFEST_FILE} of {repo_id} is not in the local cache"
+        ) from error
+    except EntryNotFoundError as error:
+        raise FileNotFoundError(f"{repo_id} is no repo of a Matryoshka family: it holds no {MANIFEST_FILE}") from error
+    except (OfflineModeIsEnabled, HfHubHTTPError) as error:
+        raise OSError(f"{MANIFEST_FILE} of {repo_id} cannot be read: {error}") from error
+    return Path(path).read_text(encoding="utf-8")

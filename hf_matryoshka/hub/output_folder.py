@@ -1,5 +1,6 @@
 """Folders that appear under their final name only when they are whole."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -7,9 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from .manifest import MANIFEST_FILE
 
-# Every export holds this file; a folder without it is not ours to replace.
-RECORD_FILE = "matryoshka_export.json"
+
+# What the system says when a disk or a quota is full, or a file may not grow.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def check_output_dir(output_dir: str | os.PathLike, overwrite: bool = False) -> None:
@@ -26,7 +29,8 @@ def check_output_dir(output_dir: str | os.PathLike, overwrite: bool = False) -> 
     path = Path(output_dir)
     if path.exists() and not path.is_dir():
         raise NotADirectoryError(f"output_dir {path} is a file; name a folder")
-    if overwrite or not path.is_dir() or (path / RECORD_FILE).is_file():
+    # Every export holds a manifest; a folder without one is not ours to replace.
+    if overwrite or not path.is_dir() or (path / MANIFEST_FILE).is_file():
         return
     if any(path.iterdir()):
         raise FileExistsError(
@@ -56,5 +60,14 @@ def staged_folder(output_dir: str | os.PathLike) -> Iterator[Path]:
         if path.exists():
             os.replace(path, container / "old")
         os.replace(staged, path)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise OSError(
+            f"output_dir {output_dir} cannot be written: {error.strerror.lower()}; nothing was left there"
+        ) from error
     finally:
+        if (container / "old").exists() and not path.exists():
+            # Interrupted between the two.
+            os.replace(container / "old", path)
         shutil.rmtree(container, ignore_errors=True)

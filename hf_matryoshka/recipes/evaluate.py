@@ -17,6 +17,7 @@ from ..evaluation.levels import split_at_levels
 from ..evaluation.mteb_tasks import classification_task, retrieval_task, sts_task
 from ..evaluation.plot import plot_curves
 from ..evaluation.report import write_report
+from ..hub.manifest import MANIFEST_FILE
 from ..modeling import MatryoshkaAdaptorConfig, MatryoshkaAdaptorModel
 from ..modeling.levels import default_matryoshka_dims
 
@@ -97,7 +98,7 @@ def evaluate_model(
     if adaptor is None and split_at_levels(encoder)[1] is None:
         width = encoder.get_embedding_dimension()
         # A stock level is what it is; any other model is measured at its prefixes.
-        exported = (Path(model) / "matryoshka_export.json").is_file()
+        exported = (Path(model) / MANIFEST_FILE).is_file()
         levels = dims or ([width] if exported else default_matryoshka_dims(width))
     curves = evaluate_levels(
         encoder,

@@ -20,7 +20,10 @@ from ..evaluation.levels import adaptor_transform
 from ..evaluation.plot import plot_curves
 from ..evaluation.report import write_report
 from ..evaluation.retrieval import score_baselines, score_retrieval
-from ..hub.family import Family, export_family
+from ..hub.cards import CardDetails
+from ..hub.export_family import export_family
+from ..hub.family import Family
+from ..hub.push import PushReport, check_push
 from ..modeling import MatryoshkaAdaptorModel
 from .adaptor_recipe import AdaptorRecipe
 from .adaptor_vectors import AdaptorVectors
@@ -36,6 +39,7 @@ class Quickstart:
         curves (`dict[str, Curve]`): By split; each holds its baselines.
         family ([`Family`]): The exported repos.
         results, plot (`Path`): The rows as JSON, and the picture.
+        push ([`PushReport`], *optional*): What went to the Hub.
     """
 
     dataset: RetrievalDataset
@@ -43,6 +47,7 @@ class Quickstart:
     family: Family
     results: Path
     plot: Path
+    push: PushReport | None = None
 
 
 def quickstart(
@@ -52,6 +57,8 @@ def quickstart(
     beir: str | Path | None = None,
     max_documents: int = 4000,
     recipe: AdaptorRecipe | None = None,
+    push: str | None = None,
+    private: bool | None = None,
     say: Callable[[str], None] = print,
 ) -> Quickstart:
     """Encodes a corpus, trains an adaptor, measures every level beside the baselines, exports the family, and loads
@@ -65,11 +72,15 @@ def quickstart(
             Python packages.
         max_documents (`int`, *optional*, defaults to 4000): Size of that documentation corpus.
         recipe ([`AdaptorRecipe`], *optional*): How to train.
+        push (`str`, *optional*): Hub id, `"user/name"`, that the family is pushed to, see [`push_family`].
+        private (`bool`, *optional*): Whether the pushed repos are private.
         say (`Callable`, *optional*): Gets a line about each step.
 
     Returns:
         [`Quickstart`].
     """
+    if push is not None:
+        push = check_push(push)
     folder = ensure_writable_folder(output_dir)
     recipe = recipe or AdaptorRecipe()
     dataset = load_beir(beir) if beir is not None else documentation_corpus(max_documents, seed=recipe.seed)
@@ -96,11 +107,20 @@ def quickstart(
     plot = plot_curves([curves[split]], folder / "curve.png", title=f"{base_model} on {dataset.name} ({split})")
 
     say("Exporting one repo a level, each loaded back and compared with the trained model")
-    family = export_family(
-        adaptor, folder, base_model=encoder, base_model_id=base_model, curves=list(curves.values()), plot=plot
+    card = CardDetails(
+        base_model=None if Path(base_model).exists() else base_model,
+        curves=list(curves.values()),
+        plot=plot,
+        training_data=f"{dataset.name}, {len(dataset.corpus_ids):,} documents",
+        eval_name=dataset.name,
     )
+    family = export_family(adaptor, folder, base_model=encoder, card=card)
     _load_back(family, dataset.queries[:2])
-    return Quickstart(dataset, curves, family, results, plot)
+    report = None
+    if push is not None:
+        say(f"Pushing every repo to {push}")
+        report = family.push(push, private=private)
+    return Quickstart(dataset, curves, family, results, plot, report)
 
 
 def score_adaptor(
@@ -150,8 +170,9 @@ def _load_back(family: Family, texts: list[str]) -> None:
     """Every repo as its user would load it."""
     for level in family.levels.values():
         model = SentenceTransformer(str(level.folder), device="cpu", trust_remote_code=not level.stock)
-        if model.encode(texts, show_progress_bar=False).shape != (len(texts), level.dim):
-            raise RuntimeError(f"{level.folder} does not give {level.dim} dimensions")
+        dim = family.level(level.name).dim
+        if model.encode(texts, show_progress_bar=False).shape != (len(texts), dim):
+            raise RuntimeError(f"{level.folder} does not give {dim} dimensions")
     adaptor = AutoModel.from_pretrained(family.full.folder, trust_remote_code=True)
     adaptor(torch.ones(1, adaptor.config.embedding_dim))
     full = SentenceTransformer(str(family.full.folder), device="cpu", trust_remote_code=True)

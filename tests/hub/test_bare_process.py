@@ -90,9 +90,9 @@ def report(tmp_path_factory, base, make_adaptor):
     inputs = {"texts": np.array(TEXTS), "vectors": np.random.default_rng(0).normal(size=(9, 32)).astype(np.float32)}
     full = {"texts": torch.from_numpy(base.encode(TEXTS)), "vectors": torch.from_numpy(inputs["vectors"])}
     for kind, model in models.items():
-        export_level(model, None, root / kind, base_model=base, stock=False)
+        export_level(model, None, root / kind, base_model=base, format="remote_code")
         if kind != "gelu":
-            export_level(model, "d8", root / f"{kind}-d8", base_model=base, stock=True)
+            export_level(model, "d8", root / f"{kind}-d8", base_model=base, format="stock")
         with torch.no_grad():
             for name, values in full.items():
                 for dim in DIMS:

@@ -10,6 +10,8 @@ from hf_matryoshka.hub.dense import dense_layers
 KINDS = [
     ("mlp", {}),
     ("mlp", {"projection": True}),
+    ("mlp", {"hidden_act": "gelu"}),
+    ("mlp", {"hidden_act": "silu", "projection": True}),
     ("linear", {}),
     ("orthogonal", {}),
     ("orthogonal", {"projection": True}),
@@ -44,8 +46,8 @@ def test_the_model_is_left_alone(make_adaptor):
 
 
 def test_other_activations_are_refused(make_adaptor):
-    with pytest.raises(ValueError, match="hidden_act 'gelu' has no exact stock form"):
-        dense_layers(make_adaptor(hidden_act="gelu"), "d8")
+    with pytest.raises(ValueError, match="hidden_act 'tanh' has no exact stock form, only 'relu', 'gelu', 'silu' have"):
+        dense_layers(make_adaptor(hidden_act="tanh"), "d8")
 
 
 def test_unknown_level(make_adaptor):

@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from hf_matryoshka.hub.output_folder import RECORD_FILE, check_output_dir, staged_folder
+from hf_matryoshka.hub.manifest import MANIFEST_FILE
+from hf_matryoshka.hub.output_folder import check_output_dir, staged_folder
 
 
 def fill(folder, *names):
@@ -47,7 +48,7 @@ def test_foreign_folders_are_refused(tmp_path):
     check_output_dir(tmp_path / "foreign", overwrite=True)
 
 
-@pytest.mark.parametrize("names", [(), (RECORD_FILE, "README.md")])
+@pytest.mark.parametrize("names", [(), (MANIFEST_FILE, "README.md")])
 def test_empty_folders_and_earlier_exports_are_not(tmp_path, names):
     fill(tmp_path / "ours", *names)
     check_output_dir(tmp_path / "ours")

@@ -1,0 +1,80 @@
+"""All levels of a trained model, as repos."""
+
+import os
+import re
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from sentence_transformers import SentenceTransformer
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data.embed import default_cache_dir
+from .cards import CardDetails
+from .export import ExportJob
+from .family import Family, load_family
+from .manifest import FULL
+from .output_folder import check_output_dir, staged_folder
+
+
+def export_family(
+    model: PreTrainedModel,
+    output: str | os.PathLike,
+    *,
+    format: str = "auto",
+    base_model: SentenceTransformer | str | os.PathLike | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    levels: Sequence[int | str] | None = None,
+    card: CardDetails | None = None,
+    shard_by_level: bool = False,
+    onnx: bool = False,
+    overwrite: bool = False,
+) -> Family:
+    """Write one repo a level, each in the strongest form that is exact, and `full/`, which holds all levels.
+
+    The repos appear together: an interrupted or refused export leaves what was there before.
+
+    Args:
+        model (`PreTrainedModel`): The nested model.
+        output (`str` or `os.PathLike`): A folder that gets one folder a level, such as `d64/`, and `full/`; or a Hub
+            id `"user/name"`, which gets the repos `user/name` and `user/name-d64` (see [`push_family`]). A string of
+            two parts is a Hub id unless a folder of that name, or of its first part, exists; write `./user/name` for
+            a folder.
+        levels (`Sequence`, *optional*): Names or indices of the levels to write; all by default.
+
+    The other arguments, and what is raised, are those of [`export_level`].
+
+    Returns:
+        [`Family`]: What was written.
+    """
+    repo_id = output if _is_hub_id(output) else None
+    # Kept, so that an interrupted push goes on without a second export of what is unchanged.
+    folder = Path(output) if repo_id is None else default_cache_dir() / "families" / repo_id.replace("/", "--")
+    job = ExportJob.prepare(model, format, base_model, tokenizer, card, shard_by_level, onnx)
+    names = [model.config.level_name(level) for level in (model.config.levels if levels is None else levels)]
+    exporters = [job.exporter(name) for name in (*names, FULL)]
+    for exporter in exporters:
+        job.check_form(exporter)
+        check_output_dir(folder / exporter.name, overwrite)
+    with ExitStack() as stack:
+        folders = [stack.enter_context(staged_folder(folder / exporter.name)) for exporter in exporters]
+        progress = stack.enter_context(tqdm(total=len(exporters), desc="Exporting", unit="repo"))
+        written = []
+        for exporter, staged in zip(exporters, folders, strict=True):
+            written.append(job.write(exporter, staged))
+            progress.update()
+        repos = [one.repo for one in written]
+        for one, staged in zip(written, folders, strict=True):
+            job.describe(staged, one, repos)
+    family = load_family(folder)
+    if repo_id is None:
+        return family
+    family.push(repo_id)
+    return load_family(repo_id)
+
+
+def _is_hub_id(output: str | os.PathLike) -> bool:
+    if not isinstance(output, str) or not re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", output):
+        return False
+    return not Path(output).exists() and not Path(output).parent.exists()

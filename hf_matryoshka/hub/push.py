@@ -1,0 +1,222 @@
+"""A family on its way to the Hub."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from huggingface_hub import HfApi
+from huggingface_hub.utils import validate_repo_id
+from tqdm.auto import tqdm
+
+from .cards import fill_repo_ids
+from .family import Family
+from .manifest import FULL, MANIFEST_FILE, FamilyRepo, Manifest
+from .repo_sync import RepoChange, commit_change, compare_repo, with_retries
+
+
+@dataclass(frozen=True)
+class PushedRepo:
+    """What a push did, or would do, to one repo.
+
+    Args:
+        name (`str`): Its name in the family.
+        change ([`RepoChange`]): What was different.
+        commit (`str`, *optional*): The commit, unless nothing was different or it was a dry run.
+    """
+
+    name: str
+    change: RepoChange
+    commit: str | None = None
+
+    @property
+    def repo_id(self) -> str:
+        """Its id on the Hub."""
+        return self.change.repo_id
+
+
+@dataclass(frozen=True)
+class PushReport:
+    """What a push did.
+
+    Args:
+        repos (`list[PushedRepo]`): The repos, the smallest first and the full one last.
+        collection (`str`, *optional*): Slug of the Collection.
+    """
+
+    repos: list[PushedRepo]
+    collection: str | None = None
+
+    @property
+    def repo_ids(self) -> list[str]:
+        """Ids of all repos."""
+        return [repo.repo_id for repo in self.repos]
+
+    @property
+    def commits(self) -> list[str]:
+        """The commits that were made; none if the Hub had everything already."""
+        return [repo.commit for repo in self.repos if repo.commit]
+
+
+def push_family(
+    family: Family,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    collection: bool = True,
+    dry_run: bool = False,
+    overwrite: bool = False,
+    token: str | None = None,
+) -> PushReport:
+    """Bring every repo of a family to the Hub, each in one commit with its card, then list them in a Collection.
+
+    A repo on the Hub becomes equal to its folder; one that is equal already gets no commit. So a second run does
+    nothing, and a run after an interruption goes on where that one stopped.
+
+    Args:
+        family ([`Family`]): A family on disk.
+        repo_id (`str`): `"user/name"`, or `"name"` for the account of the token: the id of the full repo. The level
+            `d64` becomes `user/name-d64`.
+        private (`bool`, *optional*): Whether the repos and the Collection are private; by default new repos follow
+            the setting of the account and existing ones stay as they are.
+        collection (`bool`, *optional*, defaults to `True`): Whether to list the repos in a Collection.
+        dry_run (`bool`, *optional*, defaults to `False`): Whether to say what would be done, and do nothing.
+        overwrite (`bool`, *optional*, defaults to `False`): Whether a repo may be replaced that holds files which
+            were not pushed from a family.
+        token (`str`, *optional*): By default the one that is logged in.
+
+    Returns:
+        [`PushReport`]: What was done.
+
+    Raises:
+        ValueError: If the Hub would refuse an id, or the weights are not those that were exported.
+        PermissionError: If there is no token, or it may not write there.
+        FileExistsError: If a repo on the Hub holds something else.
+        OSError: If the network or the Hub goes on failing; the same call goes on where it stopped.
+    """
+    if not family.folder.is_dir():
+        raise ValueError(f"{family.source} is on the Hub; push a family that lies in a folder")
+    api = HfApi(token=token)
+    ids = _repo_ids(family, _with_namespace(api, repo_id, dry_run))
+    family.verify()
+    contents = {name: _contents(family, name, ids) for name in ids}
+    changes = {name: _compare(api, ids[name], contents[name]) for name in ids}
+    for change in changes.values():
+        if change.foreign and not overwrite:
+            raise FileExistsError(
+                f"{change.repo_id} on the Hub holds files that are no Matryoshka export; choose another name or pass "
+                "overwrite=True"
+            )
+    if dry_run:
+        return PushReport([PushedRepo(name, change) for name, change in changes.items()])
+    pushed = []
+    for name in tqdm(ids, desc="Pushing", unit="repo"):
+        try:
+            pushed.append(_push_repo(api, name, changes[name], contents[name], private))
+        except ConnectionError as error:
+            raise ConnectionError(
+                f"{error}; {len(pushed)} of {len(ids)} repos are up to date, and the same push goes on from there"
+            ) from error
+    slug = None
+    if collection:
+        slug = with_retries(lambda: _collect(api, family, ids, bool(private)), f"the Collection of {repo_id}")
+    return PushReport(pushed, slug)
+
+
+def check_push(repo_id: str, token: str | None = None) -> str:
+    """The id with its namespace, if it is one that the Hub takes and the token may write; raises as [`push_family`].
+
+    A long job asks this before it starts.
+    """
+    return _with_namespace(HfApi(token=token), repo_id, dry_run=False)
+
+
+def _with_namespace(api: HfApi, repo_id: str, dry_run: bool) -> str:
+    _check_repo_id(repo_id)
+    if dry_run and "/" in repo_id:
+        # A dry run of public repos needs no token.
+        return repo_id
+    account = with_retries(api.whoami, f"the push of {repo_id}")
+    role = account.get("auth", {}).get("accessToken", {}).get("role")
+    if role == "read" and not dry_run:
+        raise PermissionError(
+            f"the push of {repo_id} is not allowed to a read-only token; use one with write access "
+            "(https://huggingface.co/settings/tokens)"
+        )
+    if "/" not in repo_id:
+        return f"{account['name']}/{repo_id}"
+    own = [account["name"], *(organization["name"] for organization in account.get("orgs", []))]
+    if repo_id.partition("/")[0] not in own:
+        raise PermissionError(f"the push of {repo_id} is not allowed to this token; it may write to {', '.join(own)}")
+    return repo_id
+
+
+def _repo_ids(family: Family, repo_id: str) -> dict[str, str]:
+    names = list(family.repos)
+    # A single level that was exported by itself takes the name as it is.
+    ids = {name: repo_id if name == FULL or len(names) == 1 else f"{repo_id}-{name}" for name in names}
+    for one in ids.values():
+        _check_repo_id(one)
+    return ids
+
+
+def _check_repo_id(repo_id: str) -> None:
+    with_retries(lambda: validate_repo_id(repo_id), f"the push of {repo_id!r}")
+
+
+def _contents(family: Family, name: str, ids: dict[str, str]) -> dict[str, Path | bytes]:
+    """All files of a repo, card and manifest with the ids of the family filled in."""
+    folder = family.repos[name].folder
+    contents: dict[str, Path | bytes] = {
+        path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+    manifest = Manifest.from_folder(folder)
+    repos = [replace(repo, location=ids[repo.name]) for repo in manifest.repos]
+    contents[MANIFEST_FILE] = replace(manifest, repos=repos).to_text().encode()
+    contents["README.md"] = fill_repo_ids((folder / "README.md").read_text(encoding="utf-8"), ids, name).encode()
+    return contents
+
+
+def _compare(api: HfApi, repo_id: str, contents: dict[str, Path | bytes]) -> RepoChange:
+    return with_retries(lambda: compare_repo(api, repo_id, contents), f"the push of {repo_id}")
+
+
+def _push_repo(
+    api: HfApi, name: str, change: RepoChange, contents: dict[str, Path | bytes], private: bool | None
+) -> PushedRepo:
+    repo_id = change.repo_id
+    commits: list[str] = []
+
+    def attempt() -> None:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        if private is not None and api.repo_info(repo_id).private != private:
+            api.update_repo_settings(repo_id, private=private)
+        # Compared anew: an earlier attempt may have gone through although its answer was lost.
+        left = compare_repo(api, repo_id, contents)
+        if left.empty:
+            return
+        commits.append(commit_change(api, left, contents, f"Upload {name}"))
+        left = compare_repo(api, repo_id, contents)
+        if not left.empty:
+            wrong = ", ".join([*left.add, *left.delete])
+            raise OSError(f"{repo_id} does not hold what was pushed ({wrong} differ); push again")
+
+    with_retries(attempt, f"the push of {repo_id}")
+    return PushedRepo(name, change, commits[-1] if commits else None)
+
+
+def _collect(api: HfApi, family: Family, ids: dict[str, str], private: bool) -> str:
+    namespace, _, title = ids.get(FULL, next(iter(ids.values()))).partition("/")
+    collection = api.create_collection(title, namespace=namespace, private=private, exists_ok=True)
+    collection = api.get_collection(collection.slug)
+    known = {item.item_id: item for item in collection.items}
+    for name, repo_id in sorted(ids.items(), key=lambda pair: pair[0] != FULL):
+        note = _note(family.repos[name])
+        if repo_id not in known:
+            api.add_collection_item(collection.slug, repo_id, "model", note=note, exists_ok=True)
+        elif known[repo_id].note != note:
+            api.update_collection_item(collection.slug, known[repo_id].item_object_id, note=note)
+    return collection.slug
+
+
+def _note(repo: FamilyRepo) -> str:
+    form = "stock" if repo.stock else "remote code"
+    return f"{', '.join(repo.levels)} ({form})"

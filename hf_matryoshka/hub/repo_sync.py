@@ -1,0 +1,165 @@
+"""Makes a repo on the Hub equal to a folder, in one commit or in none."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from huggingface_hub.hf_api import RepoFile
+
+from .manifest import MANIFEST_FILE, file_hash
+
+
+T = TypeVar("T")
+ATTEMPTS = 6
+# Seconds before the second attempt; doubled before each further one.
+FIRST_PAUSE = 0.5
+# The Hub writes it with the first commit; it says which files are kept as LFS.
+HUB_FILES = {".gitattributes"}
+
+
+@dataclass(frozen=True)
+class RepoChange:
+    """What separates a repo on the Hub from a folder.
+
+    Args:
+        repo_id (`str`): The repo.
+        exists (`bool`): Whether it is there.
+        head (`str`, *optional*): Its last commit.
+        add (`list[str]`), delete (`list[str]`): Files to write and to remove.
+        num_bytes (`int`): Size of the files to write.
+        foreign (`bool`): Whether it holds files but no manifest: nothing that was pushed from here.
+    """
+
+    repo_id: str
+    exists: bool
+    head: str | None
+    add: list[str]
+    delete: list[str]
+    num_bytes: int
+    foreign: bool
+
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing to do."""
+        return self.exists and not self.add and not self.delete
+
+
+def compare_repo(api: HfApi, repo_id: str, contents: dict[str, Path | bytes]) -> RepoChange:
+    """Compare a repo on the Hub with the files that it shall hold, by their hashes; nothing is downloaded.
+
+    Args:
+        api (`HfApi`): The client.
+        repo_id (`str`): The repo.
+        contents (`dict[str, Path | bytes]`): A file or its content, by its path in the repo.
+    """
+    try:
+        head = api.repo_info(repo_id).sha
+        tree = api.list_repo_tree(repo_id, recursive=True, revision=head)
+        remote = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
+    except RepositoryNotFoundError:
+        head, remote = None, {}
+    add = [name for name, content in sorted(contents.items()) if not _equal(content, remote.get(name))]
+    delete = sorted(set(remote) - set(contents) - HUB_FILES)
+    num_bytes = sum(_size(contents[name]) for name in add)
+    own = {name for name in remote if name not in HUB_FILES and name != "README.md"}
+    return RepoChange(
+        repo_id, head is not None, head, add, delete, num_bytes, foreign=bool(own) and MANIFEST_FILE not in remote
+    )
+
+
+def commit_change(api: HfApi, change: RepoChange, contents: dict[str, Path | bytes], message: str) -> str:
+    """Bring a repo to its new state in one commit, on top of the commit that was compared; returns the commit id."""
+    operations = [
+        CommitOperationAdd(name, contents[name] if isinstance(contents[name], bytes) else str(contents[name]))
+        for name in change.add
+    ]
+    operations += [CommitOperationDelete(name) for name in change.delete]
+    return api.create_commit(change.repo_id, operations, commit_message=message, parent_commit=change.head).oid
+
+
+def with_retries(call: Callable[[], T], what: str) -> T:
+    """Call the Hub, again after a failure of the network or of the server.
+
+    Args:
+        call (`Callable`): May be called again after any failure.
+        what (`str`): What it does, for the error message, for example `"the push of me/x"`.
+
+    Raises:
+        ValueError: If the Hub would refuse the name.
+        PermissionError: If there is no token, or it may not do this.
+        OSError: If the network or the Hub goes on failing, or refuses.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            return call()
+        except Exception as error:
+            if not _is_transient(error):
+                raise _sentence(error, what) from error
+            last = error
+        if attempt + 1 < ATTEMPTS:
+            time.sleep(FIRST_PAUSE * 2**attempt)
+    reason = " ".join(str(last.__cause__ or last).split()) or type(last).__name__
+    raise ConnectionError(f"{what} did not go through in {ATTEMPTS} attempts: {reason}") from last
+
+
+def _is_transient(error: Exception) -> bool:
+    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
+        # How huggingface_hub reports a file that did not go up.
+        error = error.__cause__
+    if isinstance(error, OfflineModeIsEnabled):
+        return False
+    if isinstance(error, HfHubHTTPError):
+        # 412: somebody, maybe we ourselves, committed since; the next attempt compares anew.
+        return error.response is not None and (
+            error.response.status_code in (408, 412, 429) or error.response.status_code >= 500
+        )
+    return isinstance(error, HTTPError)
+
+
+def _sentence(error: Exception, what: str) -> Exception:
+    """The error that a user reads; other errors stay as they are."""
+    if isinstance(error, HFValidationError):
+        return ValueError(f"{what} is impossible: {' '.join(str(error).split())}")
+    if isinstance(error, LocalTokenNotFoundError):
+        return PermissionError(f"{what} needs a token; log in with `hf auth login` or set HF_TOKEN")
+    if isinstance(error, OfflineModeIsEnabled):
+        return ConnectionError(f"{what} needs the network, but HF_HUB_OFFLINE is set")
+    if isinstance(error, HfHubHTTPError) and error.response is not None:
+        status, said = error.response.status_code, " ".join((error.server_message or str(error)).split())
+        if status == 401:
+            return PermissionError(
+                f"{what} needs a valid token; log in with `hf auth login` or set HF_TOKEN (the Hub says: {said})"
+            )
+        if status == 403:
+            return PermissionError(
+                f"{what} is not allowed to this token; use one with write access to that namespace "
+                f"(the Hub says: {said})"
+            )
+        return OSError(f"{what} was refused by the Hub with status {status}: {said}")
+    return error
+
+
+def _equal(content: Path | bytes, remote: RepoFile | None) -> bool:
+    if remote is None or remote.size != _size(content):
+        return False
+    if remote.lfs is not None:
+        found = hashlib.sha256(content).hexdigest() if isinstance(content, bytes) else file_hash(content)
+        return found == remote.lfs.sha256
+    data = content if isinstance(content, bytes) else content.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data).hexdigest() == remote.blob_id
+
+
+def _size(content: Path | bytes) -> int:
+    return len(content) if isinstance(content, bytes) else content.stat().st_size

@@ -1,0 +1,110 @@
+"""What a repo says about itself and its family."""
+
+import json
+
+import pytest
+
+from hf_matryoshka.hub.manifest import (
+    FORMAT_VERSION,
+    MANIFEST_FILE,
+    FamilyLevel,
+    FamilyRepo,
+    Manifest,
+    check_weights,
+    file_hash,
+    weight_hashes,
+)
+
+
+SCORES = [{"metric": "ndcg_at_10", "split": "test", "value": 0.5, "low": 0.4, "high": 0.6}]
+
+
+def manifest(**changes):
+    fields = {
+        "model_type": "matryoshka_adaptor",
+        "this": "d8",
+        "inputs": "text",
+        "levels": [
+            FamilyLevel("d8", 8, {"bytes_per_vector": 32}, SCORES),
+            FamilyLevel("d16", 16, {"bytes_per_vector": 64}),
+        ],
+        "repos": [
+            FamilyRepo("d8", "../d8", ["d8"], "stock", None, 1e-8, {"model.safetensors": "ab"}),
+            FamilyRepo("full", "../full", ["d8", "d16"], "remote_code", "it holds all levels", 0.0, {}),
+        ],
+    }
+    return Manifest(**{**fields, **changes})
+
+
+def test_it_reads_what_it_wrote(tmp_path):
+    manifest().write(tmp_path)
+    assert Manifest.from_folder(tmp_path) == manifest()
+    assert (tmp_path / MANIFEST_FILE).read_text() == manifest().to_text()
+    assert json.loads(manifest().to_text())["format_version"] == FORMAT_VERSION
+
+
+def test_entries_by_name():
+    found = manifest()
+    assert (found.repo.name, found.repo.stock, found.repo_of("full").stock) == ("d8", True, False)
+    assert found.level("d16").dim == 16
+    with pytest.raises(ValueError, match="level 'd9' does not exist; choose one of d8, d16"):
+        found.level("d9")
+    with pytest.raises(ValueError, match="repo 'd16' does not exist; choose one of d8, full"):
+        found.repo_of("d16")
+
+
+def test_curves_hold_what_was_measured():
+    (curve,) = manifest().curves()
+    assert (curve.metric, curve.split, curve.levels) == ("ndcg_at_10", "test", ["d8"])
+    assert (curve["d8"].quality, curve["d8"].low, curve["d8"].cost) == (0.5, 0.4, {"bytes_per_vector": 32})
+
+
+def test_a_newer_version_is_named():
+    text = manifest().to_text().replace('"format_version": 1', '"format_version": 7')
+    with pytest.raises(ValueError, match="x has the format version 7, but this hf_matryoshka reads versions up to 1"):
+        Manifest.from_text(text, "x")
+
+
+def test_keys_of_a_later_release_are_ignored():
+    data = json.loads(manifest().to_text())
+    data["novelty"] = data["levels"][0]["novelty"] = data["repos"][0]["novelty"] = 1
+    assert Manifest.from_text(json.dumps(data), "x") == manifest()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "3", "{}", '{"format_version": 1}', manifest(this="d99").to_text(), '{"format_version": "one"}'],
+)
+def test_other_files_are_refused(text):
+    with pytest.raises(ValueError, match="x (is no manifest of a Matryoshka family|has the format version one)"):
+        Manifest.from_text(text, "x")
+
+
+def test_a_folder_without_a_manifest(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f"is no repo of a Matryoshka family: it holds no {MANIFEST_FILE}"):
+        Manifest.from_folder(tmp_path)
+
+
+def test_weights_are_compared_with_their_hashes(tmp_path):
+    (tmp_path / "onnx").mkdir()
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    (tmp_path / "onnx" / "model.onnx").write_bytes(b"graph")
+    (tmp_path / "config.json").write_text("{}")
+    files = weight_hashes(tmp_path)
+    assert files == {
+        "model.safetensors": file_hash(tmp_path / "model.safetensors"),
+        "onnx/model.onnx": file_hash(tmp_path / "onnx" / "model.onnx"),
+    }
+    repo = FamilyRepo("d8", "../d8", ["d8"], "stock", None, 0.0, files)
+    check_weights(repo, tmp_path)
+
+    (tmp_path / "onnx" / "model.onnx").write_bytes(b"other")
+    with pytest.raises(ValueError, match="onnx/model.onnx in .* is not what was exported: its sha256 is [0-9a-f]{64}"):
+        check_weights(repo, tmp_path)
+    (tmp_path / "onnx" / "model.onnx").unlink()
+    with pytest.raises(ValueError, match="lacks onnx/model.onnx"):
+        check_weights(repo, tmp_path)
+    (tmp_path / "onnx" / "model.onnx").write_bytes(b"graph")
+    (tmp_path / "more.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match="holds more.safetensors, which its matryoshka.json does not list"):
+        check_weights(repo, tmp_path)

@@ -1,0 +1,155 @@
+"""Every architecture, every AutoClass, every way that a user has of loading it: equal outputs at every level."""
+
+import json
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from hf_matryoshka import MatryoshkaAdaptorConfig, MatryoshkaAdaptorModel
+
+
+# Also run in the processes below: loads a location with every AutoClass that it offers and compares each level.
+CHECK = '''
+import json
+from pathlib import Path
+
+import torch
+import transformers
+
+
+def check(location, expected, report, what, **kwargs):
+    """`expected` holds the inputs, the name of the saved class, and the outputs of it and of its base by level."""
+    config = transformers.AutoConfig.from_pretrained(location, **kwargs)
+    autos = [name for name in config.auto_map if name.startswith("AutoModel")]
+    for auto in autos:
+        model = getattr(transformers, auto).from_pretrained(location, **kwargs).eval()
+        own = type(model).__name__ == expected["class"]
+        for level, outputs in expected["levels"].items():
+            with torch.no_grad():
+                actual = (model if own else model.base_model)(**expected["inputs"], level=level)[0]
+            wanted = outputs["own" if own else "base"]
+            difference = (actual - wanted).abs().max().item() if actual.shape == wanted.shape else 9
+            report[f"{what} {auto} {level}"] = difference
+    return model
+'''
+exec(CHECK)
+
+HEADS = ("TinyNestedModel", "TinyNestedForMaskedLM", "TinyNestedForSequenceClassification")
+# The package has this class; the tests' own architecture is in no wheel.
+PACKAGED = [f"adaptor-{kind}" for kind in ("mlp", "linear", "orthogonal", "permutation")]
+
+
+@torch.no_grad()
+def expectation(model, inputs):
+    # The part of an adaptor that is called its base is no model by itself.
+    base = model.base_model if isinstance(model.base_model, PreTrainedModel) else model
+    return {
+        "class": type(model).__name__,
+        "inputs": inputs,
+        "levels": {
+            level: {"own": model(**inputs, level=level)[0], "base": base(**inputs, level=level)[0]}
+            for level in model.config.levels
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def models(tiny_nested):
+    """By name: the models, and what they compute."""
+    generator = torch.Generator().manual_seed(0)
+    vectors = {"embeddings": torch.randn(5, 32, generator=generator)}
+    tokens = {"input_ids": torch.randint(5, 90, (2, 9), generator=generator)}
+    found = {}
+    for kind in ("mlp", "linear", "orthogonal", "permutation"):
+        config = MatryoshkaAdaptorConfig(
+            embedding_dim=32, matryoshka_dims=[4, 8, 32], kind=kind, num_reflections=4, hidden_act="tanh"
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = MatryoshkaAdaptorModel(config).eval()
+            for parameter in model.parameters():
+                parameter.data.add_(0.2 * torch.randn_like(parameter))
+        found[f"adaptor-{kind}"] = model, expectation(model, vectors)
+    for name in HEADS:
+        model = tiny_nested.make(name, output_scale=2.0)
+        found[name] = model, expectation(model, tokens)
+    return found
+
+
+def test_all_ways_give_equal_outputs(models, hub, run_script, wheel_site, tmp_path):
+    for name, (model, expected) in models.items():
+        model.save_pretrained(tmp_path / "saved" / name)
+        model.push_to_hub(f"me/{name}")
+        torch.save(expected, tmp_path / f"{name}.pt")
+
+    # Editable install or checkout: this process. No remote code is needed or run.
+    report = {}
+    for name, (_, expected) in models.items():
+        check(tmp_path / "saved" / name, expected, report, f"editable {name}")  # noqa: F821 - defined by CHECK
+
+    # The wheel, away from the checkout; what it saves goes to the process below.
+    output = run_script(
+        CHECK
+        + f"""
+import hf_matryoshka
+from hf_matryoshka import MatryoshkaAdaptorModel
+
+assert hf_matryoshka.__file__.startswith({str(wheel_site)!r}), hf_matryoshka.__file__
+report = {{}}
+for name in {PACKAGED!r}:
+    expected = torch.load(f"{{name}}.pt", weights_only=True)
+    model = check(f"saved/{{name}}", expected, report, f"wheel {{name}}")
+    assert type(model) is MatryoshkaAdaptorModel
+    check(f"me/{{name}}", expected, report, f"wheel, by id {{name}}")
+    model.save_pretrained(f"wheel/{{name}}")
+print("REPORT" + json.dumps(report))
+""",
+        PYTHONPATH=str(wheel_site),
+    )
+    report |= json.loads(output.rpartition("REPORT")[2])
+
+    # Nobody's package: the code comes with the repo, also after it was saved and pushed from there, twice.
+    output = run_script(
+        CHECK
+        + f"""
+report, trust = {{}}, {{"trust_remote_code": True}}
+for name in {list(models)!r}:
+    expected = torch.load(f"{{name}}.pt", weights_only=True)
+    check(f"saved/{{name}}", expected, report, f"remote code {{name}}", **trust)
+    check(f"me/{{name}}", expected, report, f"remote code by id {{name}}", **trust)
+    auto = next(a for a, c in transformers.AutoConfig.from_pretrained(f"saved/{{name}}", **trust).auto_map.items()
+                if c.endswith("." + expected["class"]))
+    model = getattr(transformers, auto).from_pretrained(f"me/{{name}}", **trust)
+    for number in (1, 2):
+        model.save_pretrained(f"again{{number}}/{{name}}")
+        check(f"again{{number}}/{{name}}", expected, report, f"saved again {{number}} {{name}}", **trust)
+        model = getattr(transformers, auto).from_pretrained(f"again{{number}}/{{name}}", **trust)
+    model.push_to_hub(f"me/{{name}}-again")
+    check(f"me/{{name}}-again", expected, report, f"pushed again {{name}}", **trust)
+    model.save_pretrained(f"sharded/{{name}}", shard_by_level=True)
+    check(f"sharded/{{name}}", expected, report, f"sharded again {{name}}", **trust)
+    if Path(f"wheel/{{name}}").is_dir():
+        check(f"wheel/{{name}}", expected, report, f"saved from the wheel {{name}}", **trust)
+print("REPORT" + json.dumps(report))
+""",
+        without_package=True,
+    )
+    report |= json.loads(output.rpartition("REPORT")[2])
+
+    assert {name: value for name, value in report.items() if not value <= 1e-6} == {}
+    # 3 levels each; an adaptor has one AutoClass, a text encoder three. Nothing was left out.
+    ways = [
+        "editable",
+        "remote code",
+        "remote code by id",
+        "saved again 1",
+        "saved again 2",
+        "pushed again",
+        "sharded again",
+    ]
+    for name in models:
+        count = 3 * (1 if name in PACKAGED else 3)
+        expected_ways = [*ways, "wheel", "wheel, by id", "saved from the wheel"] if name in PACKAGED else ways
+        for way in expected_ways:
+            assert sum(key.startswith(f"{way} {name} AutoModel") for key in report) == count, (way, name)
