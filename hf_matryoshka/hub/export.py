@@ -17,7 +17,7 @@ from .gate import check_export
 from .level_exporter import FORMS, LevelExporter
 from .manifest import FamilyLevel, FamilyRepo, Manifest, weight_hashes
 from .model_exporter import ModelExporter
-from .onnx_export import OnnxExport, check_onnx_packages, export_onnx
+from .onnx_export import OnnxExport, check_onnx_packages, export_onnx, export_token_onnx
 from .output_folder import check_output_dir, staged_folder
 from .progress import no_progress_bars
 
@@ -175,8 +175,11 @@ class ExportJob:
         return FORMS[-1], "; ".join(dict.fromkeys(reasons)), exporter.writer(FORMS[-1])
 
     def _write_onnx(self, exporter: LevelExporter, form: str, folder: Path) -> OnnxExport:
-        dims = [exporter.dim(level) for level in exporter.levels(form)]
-        return export_onnx(exporter.onnx_model(form, folder), folder / ONNX_FOLDER, matryoshka_dims=dims)
+        model = exporter.onnx_model(form, folder)
+        if isinstance(self.model, MatryoshkaAdaptorModel):
+            dims = [exporter.dim(level) for level in exporter.levels(form)]
+            return export_onnx(model, folder / ONNX_FOLDER, matryoshka_dims=dims)
+        return export_token_onnx(model, folder / ONNX_FOLDER)
 
     def describe(self, folder: Path, written: WrittenRepo, repos: list[FamilyRepo]) -> None:
         """Write manifest and card, once all repos of the family are known."""

@@ -27,7 +27,7 @@ from .onnx_check import (
     run_graph,
     text_difference,
 )
-from .onnx_graph import TextGraph, VectorGraph, quantize, save_graph, trace
+from .onnx_graph import TextGraph, TokenGraph, VectorGraph, quantize, save_graph, trace
 from .output_folder import staged_folder
 from .self_contained import save_self_contained
 
@@ -44,11 +44,11 @@ class OnnxExport:
 
     Args:
         folder (`Path`): Where it lies.
-        matryoshka_dims (`list[int]`): The widths it serves.
+        matryoshka_dims (`list[int]`): The widths it serves; empty for a model on tokens.
         max_difference (`float`): Largest difference of an output value from the torch model in single precision.
         sizes (`dict[str, int]`): Bytes of each graph with its weights, by file name.
         int8 (`list[Int8Loss]`): What int8 costs at each width; empty without an int8 graph.
-        num_samples (`int`): Number of texts or vectors on which that was measured.
+        num_samples (`int`): Number of texts, vectors or tokens on which that was measured.
     """
 
     folder: Path
@@ -105,11 +105,9 @@ def export_onnx(
     if not on_texts and model.main_input_name != "embeddings":
         raise ValueError(
             f"an ONNX export takes a SentenceTransformer or a model on embeddings, but {type(model).__name__} takes "
-            f"{model.main_input_name}; put it into a SentenceTransformer"
+            f"{model.main_input_name}; put it into a SentenceTransformer, or use export_token_onnx"
         )
-    path, dims = Path(folder), list(matryoshka_dims)
-    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
-        raise FileExistsError(f"folder {folder} is not empty; name a new or empty folder")
+    path, dims = _empty_folder(folder), list(matryoshka_dims)
     check_matryoshka_dims(dims)
     if samples is not None and len(samples) < MIN_SAMPLES:
         raise ValueError(
@@ -140,6 +138,51 @@ def export_onnx(
             vectors = {"embeddings": torch.as_tensor(samples, dtype=torch.float32)}
             losses = int8_loss(run_graph(staged / INT8_FILE, vectors), graph(**vectors)["sentence_embedding"], dims)
     return OnnxExport(path, dims, largest, sizes, losses, len(samples))
+
+
+def export_token_onnx(model: PreTrainedModel, folder: str | os.PathLike, *, int8: bool = True) -> OnnxExport:
+    """Write a model on tokens as an ONNX graph, run it at other shapes than the traced one, and compare.
+
+    The graph takes `input_ids` and `attention_mask`, with both axes free, and returns the model's first output
+    (`logits`, or `last_hidden_state` without a head) at its largest level.
+
+    Args:
+        model (`PreTrainedModel`): The model; half precision is exported in single precision.
+        folder (`str` or `os.PathLike`): A new or empty folder. Nothing appears there unless the comparison succeeds.
+        int8 (`bool`, *optional*, defaults to `True`): Whether to write a quantised graph, too.
+
+    Returns:
+        [`OnnxExport`]: What was written; the loss of int8 is that of the output's vectors, one a token (one a text
+        where the output is).
+
+    Raises:
+        ImportError, FileExistsError, ExportError: See [`export_onnx`].
+    """
+    check_onnx_packages()
+    path = _empty_folder(folder)
+    model = copy.deepcopy(model).cpu().float().eval()
+    with staged_folder(path) as staged, torch.no_grad():
+        graph = TokenGraph(model)
+        program = trace(graph)
+        sizes = {GRAPH_FILE: save_graph(program, staged / GRAPH_FILE)}
+        largest = _checked(graph_difference(staged / GRAPH_FILE, graph, graph.batches()))
+        losses, count = [], 0
+        if int8:
+            sizes[INT8_FILE] = save_graph(quantize(program), staged / INT8_FILE)
+            pairs = [
+                (run_graph(staged / INT8_FILE, batch).flatten(0, -2), graph(**batch)[graph.output].flatten(0, -2))
+                for batch in graph.batches()
+            ]
+            actual, expected = (torch.cat(vectors) for vectors in zip(*pairs, strict=True))
+            losses, count = int8_loss(actual, expected, [expected.shape[-1]]), len(expected)
+    return OnnxExport(path, [], largest, sizes, losses, count)
+
+
+def _empty_folder(folder: str | os.PathLike) -> Path:
+    path = Path(folder)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise FileExistsError(f"folder {folder} is not empty; name a new or empty folder")
+    return path
 
 
 def check_onnx_packages() -> None:

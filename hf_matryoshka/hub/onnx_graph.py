@@ -37,6 +37,7 @@ class TextGraph(nn.Module):
     """
 
     axes = {0: "batch", 1: "sequence"}
+    output, output_axes = "sentence_embedding", {0: "batch"}
 
     def __init__(self, model: SentenceTransformer, dim: int):
         super().__init__()
@@ -67,6 +68,7 @@ class VectorGraph(nn.Module):
     """
 
     axes = {0: "batch"}
+    output, output_axes = "sentence_embedding", {0: "batch"}
 
     def __init__(self, model: PreTrainedModel, dim: int):
         super().__init__()
@@ -86,7 +88,37 @@ class VectorGraph(nn.Module):
         return iter([{"embeddings": vectors[:1]}, {"embeddings": vectors[:77]}])
 
 
-def trace(graph: TextGraph | VectorGraph) -> "onnx_ir.Model":
+class TokenGraph(nn.Module):
+    """What is traced of a model on tokens: its largest level, up to its first output.
+
+    Args:
+        model (`PreTrainedModel`): The model, on the CPU.
+    """
+
+    axes = {0: "batch", 1: "sequence"}
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__()
+        self.model = model
+        found = model(**self.sample())
+        self.output = "logits" if "logits" in found else next(iter(found))
+        self.output_axes = self.axes if found[self.output].ndim == 3 else {0: "batch"}
+
+    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {self.output: self.model(input_ids=input_ids, attention_mask=attention_mask)[self.output]}
+
+    def sample(self) -> dict[str, torch.Tensor]:
+        """The inputs to trace with: two texts of unequal length."""
+        return next(batch for batch in self.batches() if len(batch["input_ids"]) == 5)
+
+    def batches(self) -> Iterator[dict[str, torch.Tensor]]:
+        """Inputs of several shapes."""
+        # A model without learned positions has no longest text.
+        longest = min(getattr(self.model.config, "max_position_embeddings", 64), 64)
+        return token_batches(["input_ids", "attention_mask"], self.model.config.vocab_size, longest)
+
+
+def trace(graph: TextGraph | VectorGraph | TokenGraph) -> "onnx_ir.Model":
     """The ONNX graph of a model, with nothing in it that says where or when it was made."""
     import onnx_ir
     from torch.export import Dim
@@ -109,7 +141,7 @@ def trace(graph: TextGraph | VectorGraph) -> "onnx_ir.Model":
             # Runtimes infer shapes themselves, and these have generated names.
             value.shape, value.type = (value.shape, value.type) if value.is_graph_output() else (None, None)
     for value in [*program.graph.inputs, *program.graph.outputs]:
-        axes = {axis: name for axis, name in graph.axes.items() if axis == 0 or value.is_graph_input()}
+        axes = graph.axes if value.is_graph_input() else graph.output_axes
         value.shape = onnx_ir.Shape([axes.get(axis, size) for axis, size in enumerate(value.shape)])
     return program
 

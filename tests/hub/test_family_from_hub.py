@@ -9,9 +9,11 @@ import pytest
 import torch
 from huggingface_hub import HfApi, hf_hub_download
 from sentence_transformers import SentenceTransformer
+from transformers import AutoTokenizer
 
 from hf_matryoshka import AdaptorTrainer, AdaptorTrainingArguments
 from hf_matryoshka.data.adaptor_batches import AdaptorCollator, document_anchors, sample_anchors
+from hf_matryoshka.hub.export import export_level
 from hf_matryoshka.hub.export_family import export_family
 from hf_matryoshka.hub.family import load_family
 from hf_matryoshka.hub.local import Faults
@@ -82,6 +84,27 @@ def test_the_snippets_of_the_cards_run(exported, hub, run_script):
     cards = [Path(hf_hub_download(repo_id, "README.md")).read_text() for repo_id in ("me/tiny", "me/tiny-d8")]
     snippets = [code for card in cards for code in re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)]
     assert len(snippets) >= 4 and all("me/tiny" in code for code in snippets)
+    run_script("\n".join(f"exec({code!r}, {{}})" for code in snippets), without_package=True)
+
+
+def test_the_snippets_about_onnx_run(
+    hub, run_script, base, make_adaptor, tiny_nested, tiny_sentence_transformer, tmp_path
+):
+    pytest.importorskip("onnxruntime")
+    tokenizer = AutoTokenizer.from_pretrained(tiny_sentence_transformer)
+    masked = tiny_nested.make("TinyNestedForMaskedLM", vocab_size=len(tokenizer), pad_token_id=0)
+    exports = {
+        "text": (make_adaptor(), {"base_model": base}),
+        "vectors": (make_adaptor(), {}),
+        "tokens": (masked, {"tokenizer": tokenizer, "format": "remote_code"}),
+    }
+    snippets = []
+    for name, (model, kwargs) in exports.items():
+        export_level(model, 0, tmp_path / name, onnx=True, **kwargs)
+        load_family(tmp_path / name).push(f"me/{name}", collection=False)
+        card = Path(hf_hub_download(f"me/{name}", "README.md")).read_text()
+        snippets += re.findall(r"```python\n(.*?)```", card, flags=re.DOTALL)
+    assert sum("InferenceSession" in code or 'allow_patterns="onnx/*"' in code for code in snippets) == 3
     run_script("\n".join(f"exec({code!r}, {{}})" for code in snippets), without_package=True)
 
 

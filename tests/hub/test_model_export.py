@@ -136,5 +136,24 @@ def test_another_tokenizer_is_noticed(tmp_path, make, tokenizer, monkeypatch):
     assert not os.listdir(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "name, output", [("TinyNestedForMaskedLM", "logits"), ("TinyNestedForSequenceClassification", "logits")]
+)
+def test_onnx(tmp_path, make, name, output):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = make(name)
+    exported = export_level(model, "f32-l3", tmp_path / "out", onnx=True)
+    assert {"onnx/model.onnx", "onnx/model_int8.onnx"} <= set(exported.files)
+    session = onnxruntime.InferenceSession(str(tmp_path / "out" / "onnx" / "model.onnx"))
+    for batch, length in ((1, 3), (4, 30)):
+        ids = torch.randint(5, 90, (batch, length), generator=torch.Generator().manual_seed(2))
+        inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        (actual,) = session.run([output], {key: value.numpy() for key, value in inputs.items()})
+        with torch.no_grad():
+            expected = model(**inputs, level="f32-l3")[0]
+        torch.testing.assert_close(torch.from_numpy(actual), expected, atol=1e-5, rtol=0)
+    assert "InferenceSession(" in card(tmp_path) and "mean cosine" in card(tmp_path)
+
+
 def card(folder):
     return (folder / "out" / "README.md").read_text()
