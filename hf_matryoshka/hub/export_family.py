@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
@@ -15,7 +14,8 @@ from .cards import CardDetails
 from .export import ExportJob
 from .family import Family, load_family
 from .manifest import FULL
-from .output_folder import check_output_dir, staged_folder
+from .output_folder import check_output_dir, staged_folders
+from .push import check_push
 
 
 def export_family(
@@ -41,7 +41,7 @@ def export_family(
             id `"user/name"`, which gets the repos `user/name` and `user/name-d64` (see [`push_family`]). A string of
             two parts is a Hub id unless a folder of that name, or of its first part, exists; write `./user/name` for
             a folder.
-        levels (`Sequence`, *optional*): Names or indices of the levels to write; all by default.
+        levels (`Sequence`, *optional*): Names or indices of the levels to write, in any order; all by default.
 
     The other arguments, and what is raised, are those of [`export_level`].
 
@@ -52,18 +52,18 @@ def export_family(
     # Kept, so that an interrupted push goes on without a second export of what is unchanged.
     folder = Path(output) if repo_id is None else default_cache_dir() / "families" / repo_id.replace("/", "--")
     job = ExportJob.prepare(model, format, base_model, tokenizer, card, shard_by_level, onnx)
-    names = [model.config.level_name(level) for level in (model.config.levels if levels is None else levels)]
-    exporters = [job.exporter(name) for name in (*names, FULL)]
+    wanted = {model.config.level_name(level) for level in (model.config.levels if levels is None else levels)}
+    names = [*(name for name in model.config.levels if name in wanted), FULL]
+    if repo_id is not None:
+        _check_push(repo_id, names)
+    exporters = [job.exporter(name) for name in names]
     for exporter in exporters:
         job.check_form(exporter)
         check_output_dir(folder / exporter.name, overwrite)
-    with ExitStack() as stack:
-        folders = [stack.enter_context(staged_folder(folder / exporter.name)) for exporter in exporters]
-        progress = stack.enter_context(tqdm(total=len(exporters), desc="Exporting", unit="repo"))
+    with staged_folders([folder / exporter.name for exporter in exporters]) as folders:
         written = []
-        for exporter, staged in zip(exporters, folders, strict=True):
+        for exporter, staged in zip(tqdm(exporters, desc="Exporting", unit="repo"), folders, strict=True):
             written.append(job.write(exporter, staged))
-            progress.update()
         repos = [one.repo for one in written]
         for one, staged in zip(written, folders, strict=True):
             job.describe(staged, one, repos)
@@ -72,6 +72,13 @@ def export_family(
         return family
     family.push(repo_id)
     return load_family(repo_id)
+
+
+def _check_push(repo_id: str, names: list[str]) -> None:
+    try:
+        check_push(repo_id, names)
+    except (PermissionError, ValueError) as error:
+        raise type(error)(f"{error} (or write ./{repo_id} for a folder)") from error
 
 
 def _is_hub_id(output: str | os.PathLike) -> bool:

@@ -1,18 +1,23 @@
 """Folders that appear under their final name only when they are whole."""
 
 import errno
+import glob
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from .manifest import MANIFEST_FILE
 
 
 # What the system says when a disk or a quota is full, or a file may not grow.
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# Held while a process writes; tells its folders from those that a killed one left.
+_LOCK = "lock"
 
 
 def check_output_dir(output_dir: str | os.PathLike, overwrite: bool = False) -> None:
@@ -47,27 +52,84 @@ def staged_folder(output_dir: str | os.PathLike) -> Iterator[Path]:
     Raises:
         OSError: If nothing can be written beside `output_dir`; before the block starts.
     """
+    with staged_folders([output_dir]) as (folder,):
+        yield folder
+
+
+@contextmanager
+def staged_folders(output_dirs: Sequence[str | os.PathLike]) -> Iterator[list[Path]]:
+    """As [`staged_folder`], for several folders: if one cannot be replaced, none is."""
+    paths = [Path(output_dir).resolve() for output_dir in output_dirs]
+    begun = []
+    with ExitStack() as stack:
+        containers = [stack.enter_context(_container(output_dir)) for output_dir in output_dirs]
+        staged = [container / "new" / path.name for container, path in zip(containers, paths, strict=True)]
+        try:
+            for folder in staged:
+                folder.mkdir(parents=True)
+            yield staged
+            for output_dir, *swap in zip(output_dirs, paths, staged, containers, strict=True):
+                begun.append(swap)
+                _replace(output_dir, *swap)
+        except BaseException as error:
+            for swap in begun:
+                _put_back(*swap)
+            if not isinstance(error, OSError) or error.errno not in _FULL:
+                raise
+            where = output_dirs[0] if len(paths) == 1 else paths[0].parent
+            raise OSError(
+                f"output_dir {where} cannot be written: {error.strerror.lower()}; nothing was changed there"
+            ) from error
+
+
+@contextmanager
+def _container(output_dir: str | os.PathLike) -> Iterator[Path]:
+    """A hidden folder beside `output_dir`, for what is written and for what it replaces; locked while it is used."""
     path = Path(output_dir).resolve()
+    new_parents = [parent for parent in path.parents if not parent.exists()]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        container = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    except OSError as error:
-        raise type(error)(f"output_dir {output_dir} cannot be written: {error.strerror.lower()}") from error
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _clear_leftovers(path)
+            container = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+        except OSError as error:
+            raise type(error)(f"output_dir {output_dir} cannot be written: {error.strerror.lower()}") from error
+        try:
+            with FileLock(container / _LOCK):
+                yield container
+        finally:
+            shutil.rmtree(container, ignore_errors=True)
+    finally:
+        for parent in new_parents:
+            # Those that hold something by now stay.
+            with suppress(OSError):
+                parent.rmdir()
+
+
+def _clear_leftovers(path: Path) -> None:
+    """Remove what a killed process left beside a folder, after putting back what it was about to replace."""
+    for container in path.parent.glob(f".{glob.escape(path.name)}-*"):
+        if not (container / _LOCK).is_file():
+            continue
+        with suppress(Timeout), FileLock(container / _LOCK, timeout=0):
+            if not path.exists() and (container / "old").exists():
+                os.replace(container / "old", path)
+            shutil.rmtree(container, ignore_errors=True)
+
+
+def _replace(output_dir: str | os.PathLike, path: Path, staged: Path, container: Path) -> None:
     try:
-        staged = container / "new" / path.name
-        staged.mkdir(parents=True)
-        yield staged
         if path.exists():
             os.replace(path, container / "old")
         os.replace(staged, path)
     except OSError as error:
-        if error.errno not in _FULL:
-            raise
-        raise OSError(
-            f"output_dir {output_dir} cannot be written: {error.strerror.lower()}; nothing was left there"
+        raise type(error)(
+            f"output_dir {output_dir} cannot be replaced: {error.strerror.lower()}; nothing was changed"
         ) from error
-    finally:
-        if (container / "old").exists() and not path.exists():
-            # Interrupted between the two.
-            os.replace(container / "old", path)
-        shutil.rmtree(container, ignore_errors=True)
+
+
+def _put_back(path: Path, staged: Path, container: Path) -> None:
+    if path.exists() and not staged.exists():
+        os.replace(path, staged)
+    if (container / "old").exists():
+        os.replace(container / "old", path)

@@ -1,5 +1,6 @@
 """A family on its way to the Hub."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from .cards import fill_repo_ids
 from .family import Family
 from .manifest import FULL, MANIFEST_FILE, FamilyRepo, Manifest
 from .repo_sync import RepoChange, commit_change, compare_repo, with_retries
+
+
+# What tools leave in a folder and nobody else needs; the Hub refuses the first two.
+LOCAL_FOLDERS = {".git", ".cache", "__pycache__"}
 
 
 @dataclass(frozen=True)
@@ -76,7 +81,7 @@ def push_family(
         repo_id (`str`): `"user/name"`, or `"name"` for the account of the token: the id of the full repo. The level
             `d64` becomes `user/name-d64`.
         private (`bool`, *optional*): Whether the repos and the Collection are private; by default new repos follow
-            the setting of the account and existing ones stay as they are.
+            the setting of the account, a new Collection is public, and existing ones stay as they are.
         collection (`bool`, *optional*, defaults to `True`): Whether to list the repos in a Collection.
         dry_run (`bool`, *optional*, defaults to `False`): Whether to say what would be done, and do nothing.
         overwrite (`bool`, *optional*, defaults to `False`): Whether a repo may be replaced that holds files which
@@ -95,7 +100,7 @@ def push_family(
     if not family.folder.is_dir():
         raise ValueError(f"{family.source} is on the Hub; push a family that lies in a folder")
     api = HfApi(token=token)
-    ids = _repo_ids(family, _with_namespace(api, repo_id, dry_run))
+    ids = _repo_ids(list(family.repos), _with_namespace(api, repo_id, dry_run))
     family.verify()
     contents = {name: _contents(family, name, ids) for name in ids}
     changes = {name: _compare(api, ids[name], contents[name]) for name in ids}
@@ -117,16 +122,23 @@ def push_family(
             ) from error
     slug = None
     if collection:
-        slug = with_retries(lambda: _collect(api, family, ids, bool(private)), f"the Collection of {repo_id}")
+        slug = with_retries(lambda: _collect(api, family, ids, private), f"the Collection of {repo_id}")
     return PushReport(pushed, slug)
 
 
-def check_push(repo_id: str, token: str | None = None) -> str:
+def check_push(repo_id: str, names: Iterable[str] = (), token: str | None = None) -> str:
     """The id with its namespace, if it is one that the Hub takes and the token may write; raises as [`push_family`].
 
     A long job asks this before it starts.
+
+    Args:
+        repo_id (`str`): See [`push_family`].
+        names (`Iterable[str]`, *optional*): Names of the repos that the family will have.
+        token (`str`, *optional*): By default the one that is logged in.
     """
-    return _with_namespace(HfApi(token=token), repo_id, dry_run=False)
+    repo_id = _with_namespace(HfApi(token=token), repo_id, dry_run=False)
+    _repo_ids(list(names), repo_id)
+    return repo_id
 
 
 def _with_namespace(api: HfApi, repo_id: str, dry_run: bool) -> str:
@@ -149,8 +161,7 @@ def _with_namespace(api: HfApi, repo_id: str, dry_run: bool) -> str:
     return repo_id
 
 
-def _repo_ids(family: Family, repo_id: str) -> dict[str, str]:
-    names = list(family.repos)
+def _repo_ids(names: list[str], repo_id: str) -> dict[str, str]:
     # A single level that was exported by itself takes the name as it is.
     ids = {name: repo_id if name == FULL or len(names) == 1 else f"{repo_id}-{name}" for name in names}
     for one in ids.values():
@@ -166,7 +177,9 @@ def _contents(family: Family, name: str, ids: dict[str, str]) -> dict[str, Path 
     """All files of a repo, card and manifest with the ids of the family filled in."""
     folder = family.repos[name].folder
     contents: dict[str, Path | bytes] = {
-        path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not LOCAL_FOLDERS.intersection(path.relative_to(folder).parts)
     }
     manifest = Manifest.from_folder(folder)
     repos = [replace(repo, location=ids[repo.name]) for repo in manifest.repos]
@@ -203,18 +216,20 @@ def _push_repo(
     return PushedRepo(name, change, commits[-1] if commits else None)
 
 
-def _collect(api: HfApi, family: Family, ids: dict[str, str], private: bool) -> str:
+def _collect(api: HfApi, family: Family, ids: dict[str, str], private: bool | None) -> str:
     namespace, _, title = ids.get(FULL, next(iter(ids.values()))).partition("/")
-    collection = api.create_collection(title, namespace=namespace, private=private, exists_ok=True)
-    collection = api.get_collection(collection.slug)
+    slug = api.create_collection(title, namespace=namespace, private=bool(private), exists_ok=True).slug
+    collection = api.get_collection(slug)
+    if private is not None and collection.private != private:
+        api.update_collection_metadata(slug, private=private)
     known = {item.item_id: item for item in collection.items}
     for name, repo_id in sorted(ids.items(), key=lambda pair: pair[0] != FULL):
         note = _note(family.repos[name])
         if repo_id not in known:
-            api.add_collection_item(collection.slug, repo_id, "model", note=note, exists_ok=True)
+            api.add_collection_item(slug, repo_id, "model", note=note, exists_ok=True)
         elif known[repo_id].note != note:
-            api.update_collection_item(collection.slug, known[repo_id].item_object_id, note=note)
-    return collection.slug
+            api.update_collection_item(slug, known[repo_id].item_object_id, note=note)
+    return slug
 
 
 def _note(repo: FamilyRepo) -> str:

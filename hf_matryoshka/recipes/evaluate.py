@@ -17,7 +17,7 @@ from ..evaluation.levels import split_at_levels
 from ..evaluation.mteb_tasks import classification_task, retrieval_task, sts_task
 from ..evaluation.plot import plot_curves
 from ..evaluation.report import write_report
-from ..hub.manifest import MANIFEST_FILE
+from ..hub.family import load_family
 from ..modeling import MatryoshkaAdaptorConfig, MatryoshkaAdaptorModel
 from ..modeling.levels import default_matryoshka_dims
 
@@ -98,8 +98,7 @@ def evaluate_model(
     if adaptor is None and split_at_levels(encoder)[1] is None:
         width = encoder.get_embedding_dimension()
         # A stock level is what it is; any other model is measured at its prefixes.
-        exported = (Path(model) / MANIFEST_FILE).is_file()
-        levels = dims or ([width] if exported else default_matryoshka_dims(width))
+        levels = dims or ([width] if _is_exported(model) else default_matryoshka_dims(width))
     curves = evaluate_levels(
         encoder,
         todo,
@@ -115,6 +114,15 @@ def evaluate_model(
             name = task.metadata.name
             curves[f"{name} (unseen)"] = curves[name].subset(rows, f"{curves[name].split}_unseen")
     return curves
+
+
+def _is_exported(model: str) -> bool:
+    """Whether a folder or a Hub id is a repo of a family."""
+    try:
+        load_family(model)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _unseen_rows(dataset: RetrievalDataset, split: str) -> np.ndarray | None:
