@@ -78,7 +78,7 @@ def _check_push(repo_id: str, names: list[str]) -> None:
     try:
         check_push(repo_id, names)
     except (PermissionError, ValueError) as error:
-        raise type(error)(f"{error} (or write ./{repo_id} for a folder)") from error
+        raise type(error)(f"{str(error).removesuffix('.')} (or write ./{repo_id} for a folder)") from error
 
 
 def _is_hub_id(output: str | os.PathLike) -> bool:

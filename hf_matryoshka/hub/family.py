@@ -3,13 +3,15 @@
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import (
     EntryNotFoundError,
-    HfHubHTTPError,
     HFValidationError,
+    HTTPError,
     LocalEntryNotFoundError,
+    LocalTokenNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -18,6 +20,10 @@ from huggingface_hub.errors import (
 from ..evaluation.curve import Curve
 from ..evaluation.selection import select_level as select_point
 from .manifest import FULL, MANIFEST_FILE, FamilyLevel, FamilyRepo, Manifest, check_weights
+
+
+if TYPE_CHECKING:
+    from .push import PushReport
 
 
 @dataclass(frozen=True)
@@ -87,13 +93,34 @@ class Family:
         return select_point(points, min_quality, max_latency_ms, max_memory_mb, num_vectors)
 
     def verify(self) -> None:
-        """Raise `ValueError` unless every repo on disk holds the weights that its manifest describes."""
+        """Compare the weights on disk with the manifest: those of all repos, or of the one that was downloaded alone.
+
+        Raises:
+            FileNotFoundError: If a repo is not there.
+            ValueError: If a repo does not hold the weights that were exported, or comes from another export; or if the
+                family is on the Hub.
+        """
+        if not self.folder.is_dir():
+            raise ValueError(f"{self.source} is on the Hub; verify a family, or a downloaded repo, in a folder")
+        if (self.folder / MANIFEST_FILE).is_file():
+            alone = Manifest.from_folder(self.folder).repo
+            if not _is_relative(alone.location):
+                check_weights(alone, self.folder)
+                return
         for repo in self.repos.values():
             if not repo.folder.is_dir():
                 raise FileNotFoundError(f"the repo {repo.name} of {self.source} is not at {repo.location}")
+        here = self.manifest.repo.folder
+        expected = Manifest.from_folder(here)
+        for repo in self.repos.values():
+            if Manifest.from_folder(repo.folder) != replace(expected, this=repo.name):
+                raise ValueError(
+                    f"{repo.folder} and {here} come from different exports, as their {MANIFEST_FILE} say; export the "
+                    "family again"
+                )
             check_weights(repo, repo.folder)
 
-    def push(self, repo_id: str, **kwargs) -> "Family":
+    def push(self, repo_id: str, **kwargs) -> "PushReport":
         """Bring the family to the Hub, see [`push_family`]."""
         from .push import push_family
 
@@ -143,11 +170,16 @@ def select_level(path_or_repo: str | os.PathLike, **demands) -> str:
 def _family_on_disk(folder: Path) -> Family:
     repo = folder / FULL if (folder / FULL / MANIFEST_FILE).is_file() else folder
     manifest = Manifest.from_folder(repo)
+    # What lies beside a link does not lie beside its target.
+    here = repo.resolve() if repo.is_symlink() else repo
     # One repo, downloaded from the Hub, names the others by their ids; a family on disk by where they lie beside it.
-    repos = [
-        replace(entry, location=os.path.normpath(repo / entry.location)) if _is_relative(entry.location) else entry
-        for entry in manifest.repos
-    ]
+    repos = []
+    for entry in manifest.repos:
+        if _is_relative(entry.location):
+            # The repo itself may have been renamed.
+            place = "." if entry.name == manifest.this else entry.location
+            entry = replace(entry, location=os.path.normpath(here / place))
+        repos.append(entry)
     root = repo.parent if repo != folder else folder
     return Family(str(root), replace(manifest, repos=repos))
 
@@ -156,7 +188,7 @@ def _is_relative(location: str) -> bool:
     return PurePosixPath(location).parts[:1] == ("..",) or location == "."
 
 
-def _download_manifest(repo_id: str, revision, token, local_files_only) -> str:
+def _download_manifest(repo_id: str, revision, token, local_files_only) -> bytes:
     try:
         path = hf_hub_download(
             repo_id, MANIFEST_FILE, revision=revision, token=token, local_files_only=local_files_only
@@ -175,6 +207,11 @@ def _download_manifest(repo_id: str, revision, token, local_files_only) -> str:
         ) from error
     except EntryNotFoundError as error:
         raise FileNotFoundError(f"{repo_id} is no repo of a Matryoshka family: it holds no {MANIFEST_FILE}") from error
-    except (OfflineModeIsEnabled, HfHubHTTPError) as error:
-        raise OSError(f"{MANIFEST_FILE} of {repo_id} cannot be read: {error}") from error
-    return Path(path).read_text(encoding="utf-8")
+    except LocalTokenNotFoundError as error:
+        raise PermissionError(
+            f"{MANIFEST_FILE} of {repo_id} needs a token; log in with `hf auth login` or set HF_TOKEN"
+        ) from error
+    except (OfflineModeIsEnabled, HTTPError) as error:
+        said = " ".join((getattr(error, "server_message", None) or str(error)).split())
+        raise OSError(f"{MANIFEST_FILE} of {repo_id} cannot be read: {said}") from error
+    return Path(path).read_bytes()

@@ -124,11 +124,11 @@ class Manifest:
         return json.dumps({"format_version": FORMAT_VERSION, **asdict(self)}, indent=2) + "\n"
 
     @classmethod
-    def from_text(cls, text: str, where: str) -> "Manifest":
+    def from_text(cls, text: str | bytes, where: str) -> "Manifest":
         """Read a file.
 
         Args:
-            text (`str`): Its content.
+            text (`str` or `bytes`): Its content.
             where (`str`): What error messages call it.
 
         Raises:
@@ -148,7 +148,7 @@ class Manifest:
             levels = [FamilyLevel(**_known(FamilyLevel, level)) for level in data["levels"]]
             repos = [FamilyRepo(**_known(FamilyRepo, repo)) for repo in data["repos"]]
             manifest = cls(**{**_known(cls, data), "levels": levels, "repos": repos})
-            manifest.repo  # noqa: B018 - raises if the file does not list its own repo
+            _check_types(manifest)
         except (KeyError, TypeError, ValueError, AttributeError):
             raise ValueError(f"{where} is no manifest of a Matryoshka family; export the family again") from None
         return manifest
@@ -168,13 +168,13 @@ class Manifest:
         path = Path(folder) / MANIFEST_FILE
         if not path.is_file():
             raise FileNotFoundError(f"{folder} is no repo of a Matryoshka family: it holds no {MANIFEST_FILE}")
-        return cls.from_text(path.read_text(encoding="utf-8"), str(path))
+        return cls.from_text(path.read_bytes(), str(path))
 
 
 def weight_hashes(folder: str | os.PathLike) -> dict[str, str]:
     """sha256 of each file of weights below a folder, by its path in the folder (with slashes)."""
     folder = Path(folder)
-    files = sorted(path for path in folder.rglob("*") if path.name.endswith(WEIGHT_SUFFIXES))
+    files = sorted(path for path in folder.rglob("*") if path.name.endswith(WEIGHT_SUFFIXES) and path.is_file())
     return {path.relative_to(folder).as_posix(): file_hash(path) for path in files}
 
 
@@ -201,6 +201,21 @@ def check_weights(repo: FamilyRepo, folder: str | os.PathLike) -> None:
                 f"{name} in {folder} is not what was exported: its sha256 is {found[name]}, but {MANIFEST_FILE} says "
                 f"{repo.files[name]}"
             )
+
+
+def _check_types(manifest: Manifest) -> None:
+    """Raise `TypeError`, `KeyError` or `ValueError` where a damaged file would fail later."""
+    manifest.repo  # noqa: B018 - raises if the file does not list its own repo
+    texts = [entry.name for entry in manifest.levels]
+    dicts = [entry.cost for entry in manifest.levels]
+    for repo in manifest.repos:
+        texts += [repo.name, repo.location, repo.form, *repo.levels]
+        dicts.append(repo.files)
+    if not all(isinstance(text, str) for text in texts) or not all(isinstance(value, dict) for value in dicts):
+        raise TypeError
+    for score in (score for level in manifest.levels for score in level.quality):
+        for key in ("metric", "split", "value", "low", "high"):
+            score[key]
 
 
 def _known(kind: type, data: dict[str, Any]) -> dict[str, Any]:

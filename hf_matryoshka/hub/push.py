@@ -99,8 +99,14 @@ def push_family(
     """
     if not family.folder.is_dir():
         raise ValueError(f"{family.source} is on the Hub; push a family that lies in a folder")
-    api = HfApi(token=token)
+    api = _client(repo_id, token)
     ids = _repo_ids(list(family.repos), _with_namespace(api, repo_id, dry_run))
+    for repo in family.repos.values():
+        if not repo.folder.is_dir():
+            raise FileNotFoundError(
+                f"the repo {repo.name} of {family.source} is not at {repo.location}; a push needs the folders of all "
+                "repos, as export_family writes them"
+            )
     family.verify()
     contents = {name: _contents(family, name, ids) for name in ids}
     changes = {name: _compare(api, ids[name], contents[name]) for name in ids}
@@ -136,9 +142,19 @@ def check_push(repo_id: str, names: Iterable[str] = (), token: str | None = None
         names (`Iterable[str]`, *optional*): Names of the repos that the family will have.
         token (`str`, *optional*): By default the one that is logged in.
     """
-    repo_id = _with_namespace(HfApi(token=token), repo_id, dry_run=False)
+    repo_id = _with_namespace(_client(repo_id, token), repo_id, dry_run=False)
     _repo_ids(list(names), repo_id)
     return repo_id
+
+
+def _client(repo_id: str, token: str | None) -> HfApi:
+    # As a header it would be refused by the HTTP client, again and again, with the token in the message.
+    if token is not None and not (token.isascii() and token.isprintable() and token.strip() == token != ""):
+        raise PermissionError(
+            f"the push of {repo_id} needs a valid token; the one that was given is empty, or holds a line break or "
+            "something else that no token has"
+        )
+    return HfApi(token=token)
 
 
 def _with_namespace(api: HfApi, repo_id: str, dry_run: bool) -> str:

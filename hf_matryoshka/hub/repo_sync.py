@@ -110,14 +110,22 @@ def with_retries(call: Callable[[], T], what: str) -> T:
             last = error
         if attempt + 1 < ATTEMPTS:
             time.sleep(FIRST_PAUSE * 2**attempt)
-    reason = " ".join(str(last.__cause__ or last).split()) or type(last).__name__
+    reason = _one_line(last.__cause__ or last).removesuffix(".") or type(last).__name__
     raise ConnectionError(f"{what} did not go through in {ATTEMPTS} attempts: {reason}") from last
 
 
+def _upload_cause(error: Exception) -> Exception:
+    """Why a file did not go up, which huggingface_hub reports as a `RuntimeError` with a cause."""
+    wrapped = isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception)
+    return error.__cause__ if wrapped else error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
 def _is_transient(error: Exception) -> bool:
-    if isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception):
-        # How huggingface_hub reports a file that did not go up.
-        error = error.__cause__
+    error = _upload_cause(error)
     if isinstance(error, OfflineModeIsEnabled):
         return False
     if isinstance(error, HfHubHTTPError):
@@ -130,8 +138,9 @@ def _is_transient(error: Exception) -> bool:
 
 def _sentence(error: Exception, what: str) -> Exception:
     """The error that a user reads; other errors stay as they are."""
+    error = _upload_cause(error)
     if isinstance(error, HFValidationError):
-        return ValueError(f"{what} is impossible: {' '.join(str(error).split())}")
+        return ValueError(f"{what} is impossible: {_one_line(error)}")
     if isinstance(error, LocalTokenNotFoundError):
         return PermissionError(f"{what} needs a token; log in with `hf auth login` or set HF_TOKEN")
     if isinstance(error, OfflineModeIsEnabled):
@@ -148,6 +157,9 @@ def _sentence(error: Exception, what: str) -> Exception:
                 f"(the Hub says: {said})"
             )
         return OSError(f"{what} was refused by the Hub with status {status}: {said}")
+    if isinstance(error, ValueError):
+        # How huggingface_hub reports a file that the Hub refuses, for example because it is too large.
+        return OSError(f"{what} was refused: {_one_line(error)}")
     return error
 
 

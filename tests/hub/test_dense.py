@@ -46,7 +46,9 @@ def test_the_model_is_left_alone(make_adaptor):
 
 
 def test_other_activations_are_refused(make_adaptor):
-    with pytest.raises(ValueError, match="hidden_act 'tanh' has no exact stock form, only 'relu', 'gelu', 'silu' have"):
+    with pytest.raises(
+        ValueError, match="hidden_act 'tanh' has no exact stock form, only 'relu', 'gelu', 'silu' have"
+    ):
         dense_layers(make_adaptor(hidden_act="tanh"), "d8")
 
 

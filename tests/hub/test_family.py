@@ -81,6 +81,29 @@ def test_some_levels(tmp_path, make_adaptor):
     assert [level.name for level in family.manifest.levels] == ["d4", "d8", "d32"]
 
 
+def test_levels_in_any_order_are_written_once_and_listed_from_the_smallest(tmp_path, make_adaptor):
+    family = export_family(make_adaptor(), tmp_path, levels=["d8", 0, "d4", 1])
+    assert list(family.repos) == ["d4", "d8", "full"]
+
+
+def test_a_repo_of_another_export_is_named(tmp_path, make_adaptor):
+    family = export_family(make_adaptor(), tmp_path, levels=["d4", "d8"])
+    # The same weights, but it says that it is alone.
+    export.export_level(make_adaptor(), "d8", tmp_path / "d8")
+    with pytest.raises(ValueError, match="d8 and .*full come from different exports, as their matryoshka.json say"):
+        family.verify()
+
+
+def test_links_and_renamed_folders(tmp_path, make_adaptor):
+    family = export_family(make_adaptor(), tmp_path / "family", levels=["d4"])
+    (tmp_path / "link").symlink_to(family.folder / "d4")
+    load_family(tmp_path / "link").verify()
+    (family.folder / "d4").rename(family.folder / "small")
+    assert load_family(family.folder / "small").repos["d4"].folder == family.folder / "small"
+    with pytest.raises(FileNotFoundError, match="the repo d4 of .* is not at"):
+        load_family(family.folder).verify()
+
+
 def test_altered_weights_are_named(tmp_path, make_adaptor):
     family = export_family(make_adaptor(), tmp_path, levels=["d4"])
     weights = tmp_path / "d4" / "model.safetensors"

@@ -123,6 +123,15 @@ subprocess.run([hf, "models", "info", "me/tiny"], check=True, capture_output=Tru
     # A downloaded repo still knows where the others are.
     found = load_family(tmp_path / "downloaded")
     assert [repo.location for repo in found.repos.values()] == ["me/tiny-d4", "me/tiny-d8", "me/tiny"]
+    found.verify()
+    with pytest.raises(FileNotFoundError, match="the repo d4 of .* is not at me/tiny-d4; a push needs the folders of"):
+        found.push("me/copy")
+    (tmp_path / "downloaded" / "0_Transformer" / "model.safetensors").unlink(missing_ok=True)
+    (tmp_path / "downloaded" / "model.safetensors").unlink(missing_ok=True)
+    with pytest.raises(ValueError, match="downloaded lacks .*model.safetensors, which its matryoshka.json lists"):
+        found.verify()
+    with pytest.raises(ValueError, match="me/tiny is on the Hub; verify a family, or a downloaded repo, in a folder"):
+        load_family("me/tiny").verify()
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -142,6 +151,30 @@ def test_a_load_through_a_bad_network(exported, hub, seed, monkeypatch):
         assert "matryoshka.json of me/tiny" in str(error) and "\n" not in str(error)
     else:
         assert list(found.repos) == ["d4", "d8", "full"]
+
+
+def test_a_family_whose_download_breaks_off(exported, hub):
+    exported[0].push("me/tiny", collection=False)
+    faults = Faults(drop=1.0)
+    # The question what there is goes through, the download does not.
+    hub.on_request = lambda request: setattr(hub, "faults", faults)
+    try:
+        with pytest.raises(OSError, match="matryoshka.json of me/tiny cannot be read: .*disconnected"):
+            load_family("me/tiny")
+    finally:
+        hub.on_request = lambda request: None
+
+
+def test_a_family_that_needs_a_token(exported, hub, monkeypatch):
+    exported[0].push("me/tiny", private=True, collection=False)
+    with pytest.raises(OSError, match="matryoshka.json of me/tiny cannot be read: Invalid credentials") as caught:
+        load_family("me/tiny", token="hf_wrong")
+    assert "\n" not in str(caught.value)
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(PermissionError, match="matryoshka.json of me/tiny needs a token"):
+        load_family("me/tiny", token=True)
+    with pytest.raises(FileNotFoundError, match="there is no folder me/tiny, and no such repo on the Hub"):
+        load_family("me/tiny")
 
 
 def test_a_tampered_shard_is_named(exported, hub, make_adaptor):

@@ -80,6 +80,36 @@ def test_other_files_are_refused(text):
         Manifest.from_text(text, "x")
 
 
+@pytest.mark.parametrize(
+    "part, index, changes",
+    [
+        ("repos", 0, {"location": None}),
+        ("repos", 1, {"files": ["model.safetensors"]}),
+        ("levels", 0, {"cost": None}),
+        ("levels", 0, {"quality": "high"}),
+        ("levels", 0, {"quality": [{"metric": "ndcg_at_10"}]}),
+        ("levels", 1, {"name": 16}),
+    ],
+)
+def test_a_damaged_file_is_refused_at_once(part, index, changes):
+    data = json.loads(manifest().to_text())
+    data[part][index] |= changes
+    with pytest.raises(ValueError, match="x is no manifest of a Matryoshka family; export the family again"):
+        Manifest.from_text(json.dumps(data), "x")
+
+
+def test_a_binary_file_is_refused(tmp_path):
+    (tmp_path / MANIFEST_FILE).write_bytes(b"\xff\xfe{")
+    with pytest.raises(ValueError, match="matryoshka.json is no manifest of a Matryoshka family"):
+        Manifest.from_folder(tmp_path)
+
+
+def test_only_files_are_weights(tmp_path):
+    (tmp_path / "old.safetensors").mkdir()
+    (tmp_path / "gone.safetensors").symlink_to(tmp_path / "nowhere")
+    assert weight_hashes(tmp_path) == {}
+
+
 def test_a_folder_without_a_manifest(tmp_path):
     with pytest.raises(FileNotFoundError, match=f"is no repo of a Matryoshka family: it holds no {MANIFEST_FILE}"):
         Manifest.from_folder(tmp_path)

@@ -1,11 +1,14 @@
 """Folders that appear whole or not at all."""
 
+import errno
 import os
+import subprocess
+import sys
 
 import pytest
 
 from hf_matryoshka.hub.manifest import MANIFEST_FILE
-from hf_matryoshka.hub.output_folder import check_output_dir, staged_folder
+from hf_matryoshka.hub.output_folder import check_output_dir, staged_folder, staged_folders
 
 
 def fill(folder, *names):
@@ -73,3 +76,73 @@ def test_a_folder_without_permission(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(PermissionError, match="cannot be written: permission denied"), staged_folder(tmp_path / "out"):
         raise AssertionError("the block must not start")
+
+
+def fail_at(monkeypatch, number, error):
+    """Let a rename fail, counted from 0."""
+    rename, calls = os.replace, []
+
+    def replace(source, target):
+        calls.append(source)
+        if len(calls) == number + 1:
+            raise error
+        rename(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+
+
+@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "Permission denied"), KeyboardInterrupt()])
+def test_all_folders_are_replaced_or_none(tmp_path, monkeypatch, number, error):
+    fill(tmp_path / "d8", "a")
+    fail_at(monkeypatch, number, error)
+    with pytest.raises(type(error)) as caught, staged_folders([tmp_path / "d4", tmp_path / "d8"]) as folders:
+        for folder in folders:
+            (folder / "a").write_text("new")
+    assert os.listdir(tmp_path) == ["d8"] and (tmp_path / "d8" / "a").read_text() == "old"
+    if isinstance(error, OSError):
+        assert "cannot be replaced: permission denied; nothing was changed" in str(caught.value)
+
+
+def test_a_failure_leaves_no_empty_folders(tmp_path):
+    with pytest.raises(KeyboardInterrupt), staged_folder(tmp_path / "new" / "family" / "d4"):
+        raise KeyboardInterrupt
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_names_the_folder_of_the_family(tmp_path):
+    message = f"output_dir {tmp_path}/family cannot be written: no space left on device; nothing was changed there"
+    with pytest.raises(OSError, match=message), staged_folders([tmp_path / "family" / name for name in ("a", "b")]):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+KILLED = """
+import os, sys
+from hf_matryoshka.hub.output_folder import staged_folder
+
+rename, kill = os.replace, lambda *_: os.kill(os.getpid(), 9)
+with staged_folder(sys.argv[1]) as folder:
+    (folder / "a").write_text("new")
+    os.replace = lambda source, target: (rename(source, target), kill())
+"""
+
+
+def test_what_a_killed_process_left_goes_with_the_next(tmp_path):
+    fill(tmp_path / "d4", "a")
+    fill(tmp_path / ".d4-notes12", "mine")
+    assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "d4")]).returncode == -9
+    # It was killed between the two renames.
+    assert len(os.listdir(tmp_path)) == 2 and not (tmp_path / "d4").exists()
+    with pytest.raises(KeyboardInterrupt), staged_folder(tmp_path / "d4"):
+        raise KeyboardInterrupt
+    assert sorted(os.listdir(tmp_path)) == [".d4-notes12", "d4"]
+    assert (tmp_path / "d4" / "a").read_text() == "old"
+
+
+def test_what_another_process_writes_is_left_alone(tmp_path):
+    with staged_folder(tmp_path / "d4") as first:
+        (first / "a").write_text("first")
+        with staged_folder(tmp_path / "d4") as second:
+            (second / "a").write_text("second")
+        assert (first / "a").is_file()
+    assert (tmp_path / "d4" / "a").read_text() == "first" and os.listdir(tmp_path) == ["d4"]

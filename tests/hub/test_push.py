@@ -120,12 +120,16 @@ def test_a_dry_run_changes_nothing(hub, exported):
 
 
 def test_visibility(hub, exported):
+    def private():
+        (collection,) = HfApi().list_collections(owner="me")
+        return {collection.private, *(HfApi().repo_info(repo_id).private for repo_id in IDS)}
+
     exported.push("me/tiny", private=True)
-    assert all(HfApi().repo_info(repo_id).private for repo_id in IDS)
+    assert private() == {True}
     exported.push("me/tiny")
-    assert all(HfApi().repo_info(repo_id).private for repo_id in IDS)
+    assert private() == {True}
     exported.push("me/tiny", private=False)
-    assert not any(HfApi().repo_info(repo_id).private for repo_id in IDS)
+    assert private() == {False}
 
 
 def test_the_account_completes_the_name(hub, exported):
@@ -175,6 +179,10 @@ def test_tokens(hub, exported, monkeypatch):
         exported.push("me/tiny", token="hf_wrong")
     with pytest.raises(PermissionError, match="the push of you/tiny is not allowed to this token; it may write to me"):
         exported.push("you/tiny")
+    for token in ("", "hf_secret\n", "hf_é"):
+        with pytest.raises(PermissionError, match="needs a valid token; the one that was given is empty") as caught:
+            exported.push("me/tiny", token=token)
+        assert "secret" not in str(caught.value)
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(PermissionError, match="the push of me/tiny needs a token; log in with `hf auth login`"):
         exported.push("me/tiny")
@@ -197,6 +205,37 @@ def test_export_straight_to_the_hub(hub, base, make_adaptor, tmp_path, monkeypat
     before = state()
     export_family(make_adaptor(), "me/tiny", base_model=base, levels=["d4", "d8"])
     assert state() == before
+
+
+@pytest.mark.parametrize(
+    "name, error, message",
+    [
+        ("me/a--b", ValueError, "Cannot have -- or .."),
+        ("me/" + "x" * 94, ValueError, "x-d4' is impossible"),
+        ("outputs/tiny", PermissionError, r"not allowed to this token; .* \(or write ./outputs/tiny for a folder\)"),
+    ],
+)
+def test_export_to_a_name_that_cannot_be_pushed(hub, make_adaptor, tmp_path, monkeypatch, name, error, message):
+    monkeypatch.setenv("HF_MATRYOSHKA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(error, match=message):
+        export_family(make_adaptor(), name, levels=["d4"])
+    assert not (tmp_path / "cache").exists()
+
+
+def test_what_tools_leave_in_a_folder_is_not_pushed(hub, family):
+    family.push("me/tiny")
+    for name in (".git/config", ".cache/huggingface/x.lock", "__pycache__/x.pyc"):
+        (family.folder / "d4" / name).parent.mkdir(parents=True)
+        (family.folder / "d4" / name).write_text("x")
+    assert family.push("me/tiny").commits == []
+
+
+def test_what_the_hub_finds_too_large(hub, exported, monkeypatch):
+    monkeypatch.setattr(hub, "max_upload_bytes", 2000)
+    with pytest.raises(OSError, match="the push of me/tiny-d4 was refused.*the limit of this hub is 2000") as caught:
+        exported.push("me/tiny")
+    assert "\n" not in str(caught.value)
 
 
 def test_one_exported_level_takes_the_name_itself(hub, make_adaptor, tmp_path):
