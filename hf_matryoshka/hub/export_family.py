@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from ..data.embed import default_cache_dir
 from .cards import CardDetails
 from .export import ExportJob
 from .family import Family, load_family
-from .manifest import FULL
+from .manifest import FULL, MANIFEST_FILE
 from .output_folder import check_output_dir, staged_folders
 from .push import check_push
 
@@ -30,10 +31,12 @@ def export_family(
     shard_by_level: bool = False,
     onnx: bool = False,
     overwrite: bool = False,
+    private: bool | None = None,
 ) -> Family:
     """Write one repo a level, each in the strongest form that is exact, and `full/`, which holds all levels.
 
-    The repos appear together: an interrupted or refused export leaves what was there before.
+    The repos appear together and replace an earlier family as a whole, also the levels that this one does not have. An
+    interrupted or refused export leaves what was there before.
 
     Args:
         model (`PreTrainedModel`): The nested model.
@@ -42,6 +45,7 @@ def export_family(
             two parts is a Hub id unless a folder of that name, or of its first part, exists; write `./user/name` for
             a folder.
         levels (`Sequence`, *optional*): Names or indices of the levels to write, in any order; all by default.
+        private (`bool`, *optional*): Whether the repos on the Hub are private, see [`push_family`].
 
     The other arguments, and what is raised, are those of [`export_level`].
 
@@ -57,6 +61,7 @@ def export_family(
     if repo_id is not None:
         _check_push(repo_id, names)
     exporters = [job.exporter(name) for name in names]
+    stale = _repos_of_earlier_family(folder) - set(names)
     for exporter in exporters:
         job.check_form(exporter)
         check_output_dir(folder / exporter.name, overwrite)
@@ -67,11 +72,22 @@ def export_family(
         repos = [one.repo for one in written]
         for one, staged in zip(written, folders, strict=True):
             job.describe(staged, one, repos)
+    for name in stale:
+        shutil.rmtree(folder / name)
     family = load_family(folder)
     if repo_id is None:
         return family
-    family.push(repo_id)
+    family.push(repo_id, private=private)
     return load_family(repo_id)
+
+
+def _repos_of_earlier_family(folder: Path) -> set[str]:
+    """Names of the repos that an earlier export left in a folder."""
+    try:
+        earlier = load_family(folder / FULL)
+    except (OSError, ValueError):
+        return set()
+    return {name for name in earlier.repos if (folder / name / MANIFEST_FILE).is_file()}
 
 
 def _check_push(repo_id: str, names: list[str]) -> None:

@@ -74,7 +74,8 @@ def push_family(
     """Bring every repo of a family to the Hub, each in one commit with its card, then list them in a Collection.
 
     A repo on the Hub becomes equal to its folder; one that is equal already gets no commit. So a second run does
-    nothing, and a run after an interruption goes on where that one stopped.
+    nothing, and a run after an interruption goes on where that one stopped. The repo of a level that the family no
+    longer has leaves the Collection, but is never deleted.
 
     Args:
         family ([`Family`]): A family on disk.
@@ -239,6 +240,10 @@ def _collect(api: HfApi, family: Family, ids: dict[str, str], private: bool | No
     if private is not None and collection.private != private:
         api.update_collection_metadata(slug, private=private)
     known = {item.item_id: item for item in collection.items}
+    for repo_id, item in known.items():
+        # A level that an earlier family had; what others put into the Collection has other notes.
+        if repo_id.startswith(f"{namespace}/{title}-") and repo_id not in ids.values() and _is_our_note(item.note):
+            api.delete_collection_item(slug, item.item_object_id, missing_ok=True)
     for name, repo_id in sorted(ids.items(), key=lambda pair: pair[0] != FULL):
         note = _note(family.repos[name])
         if repo_id not in known:
@@ -251,3 +256,7 @@ def _collect(api: HfApi, family: Family, ids: dict[str, str], private: bool | No
 def _note(repo: FamilyRepo) -> str:
     form = "stock" if repo.stock else "remote code"
     return f"{', '.join(repo.levels)} ({form})"
+
+
+def _is_our_note(note: str | None) -> bool:
+    return note is not None and note.endswith(("(stock)", "(remote code)"))

@@ -23,8 +23,10 @@ from ..evaluation.retrieval import score_baselines, score_retrieval
 from ..hub.cards import CardDetails
 from ..hub.export_family import export_family
 from ..hub.family import Family
+from ..hub.manifest import FULL
 from ..hub.push import PushReport, check_push
 from ..modeling import MatryoshkaAdaptorModel
+from ..modeling.levels import default_matryoshka_dims
 from .adaptor_recipe import AdaptorRecipe
 from .adaptor_vectors import AdaptorVectors
 from .train_adaptor import train_adaptor
@@ -87,6 +89,9 @@ def quickstart(
     counts = ", ".join(f"{len(queries)} {split}" for split, queries in sorted(dataset.qrels.items()))
     say(f"{dataset.name}: {len(dataset.corpus_ids)} documents, queries: {counts}")
     encoder = load_base_model(base_model)
+    if push is not None:
+        dims = recipe.matryoshka_dims or default_matryoshka_dims(encoder.get_embedding_dimension())
+        check_push(push, [FULL, *(f"d{dim}" for dim in dims)])
     split = "test" if "test" in dataset.qrels else sorted(dataset.qrels)[-1]
 
     say("Encoding every text once at full width (kept in the cache for the next run)")

@@ -9,6 +9,7 @@ from sentence_transformers import SentenceTransformer
 from hf_matryoshka.evaluation.curve import Curve, LevelPoint
 from hf_matryoshka.hub import export
 from hf_matryoshka.hub.cards import CardDetails
+from hf_matryoshka.hub.export import export_level
 from hf_matryoshka.hub.export_family import export_family
 from hf_matryoshka.hub.family import load_family, select_level
 from hf_matryoshka.hub.gate import ExportError
@@ -102,6 +103,15 @@ def test_links_and_renamed_folders(tmp_path, make_adaptor):
     assert load_family(family.folder / "small").repos["d4"].folder == family.folder / "small"
     with pytest.raises(FileNotFoundError, match="the repo d4 of .* is not at"):
         load_family(family.folder).verify()
+
+
+def test_an_earlier_family_is_replaced_as_a_whole(tmp_path, make_adaptor):
+    export_family(make_adaptor(), tmp_path)
+    (tmp_path / "notes").mkdir()
+    export_level(make_adaptor(), "d8", tmp_path / "mine")
+    family = export_family(make_adaptor(), tmp_path, levels=["d8"])
+    assert sorted(os.listdir(tmp_path)) == ["d8", "full", "mine", "notes"]
+    family.verify()
 
 
 def test_altered_weights_are_named(tmp_path, make_adaptor):

@@ -111,6 +111,17 @@ def test_only_what_changed_is_sent_and_what_went_is_deleted(hub, family):
     assert "extra.txt" not in HfApi().list_repo_files("me/tiny-d8")
 
 
+def test_a_level_that_is_gone_leaves_the_collection(hub, family, make_adaptor):
+    slug = family.push("me/tiny").collection
+    HfApi().create_repo("me/tiny-friend")
+    HfApi().add_collection_item(slug, "me/tiny-friend", "model", note="not of the family")
+    smaller = export_family(make_adaptor(), family.folder, levels=["d4"])
+    smaller.push("me/tiny")
+    repos, collections = state()
+    assert sorted(item for item, _ in collections["tiny"]) == ["me/tiny", "me/tiny-d4", "me/tiny-friend"]
+    assert "me/tiny-d8" in repos
+
+
 def test_a_dry_run_changes_nothing(hub, exported):
     report = exported.push("me/tiny", dry_run=True)
     assert report.commits == [] and report.collection is None
