@@ -13,6 +13,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from .. import hub_cards
 from ..evaluation.curve import Curve
+from ..evaluation.plot import plot_curves
 from .card_metadata import card_metadata
 from .card_tables import family_table, quality_tables, sibling_placeholder
 from .eval_results import EVAL_RESULTS_FOLDER, eval_result_files, repo_scores
@@ -36,7 +37,7 @@ class CardDetails:
         base_model (`str`, *optional*): Hub id of the base model.
         license (`str`, *optional*): License id of the Hub, for example `"apache-2.0"`.
         curves (`Sequence[Curve]`, *optional*): Measured curves; their baselines are listed too.
-        plot (`str` or `Path`, *optional*): PNG of the curves.
+        plot (`str` or `Path`, *optional*): PNG of the curves; by default one is drawn of the first.
         tags (`Sequence[str]`, *optional*): Further tags.
         datasets (`Sequence[str]`, *optional*): Hub ids of the training data.
         training_data (`str`, *optional*): A sentence about the training data.
@@ -113,6 +114,8 @@ def write_card(folder: str | Path, facts: CardFacts) -> None:
     folder, details = Path(folder), facts.details
     if details.plot is not None:
         shutil.copyfile(details.plot, folder / PLOT_FILE)
+    elif details.curves:
+        plot_curves(details.curves[:1], folder / PLOT_FILE)
     (folder / "README.md").write_text(_card_text(facts), encoding="utf-8", newline="\n")
     if details.eval_dataset is None:
         return
@@ -163,7 +166,7 @@ def _card_text(facts: CardFacts) -> str:
             table for table in tables if len(table["systems"]) > 1 or (table["metric"], table["split"]) not in measured
         ],
         measured=bool(measured or tables),
-        plot=PLOT_FILE if details.plot else None,
+        plot=PLOT_FILE if details.plot or details.curves else None,
         details=details,
         sharded=facts.sharded and len(repo.levels) > 1,
         onnx=facts.onnx,

@@ -227,7 +227,9 @@ def test_a_second_card_is_equal(written, tmp_path):
         {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
         for folder in folders
     ]
-    assert contents[0] == contents[1] and len(contents[0]) == 7
+    assert contents[0] == contents[1] and len(contents[0]) == 8
+    # Drawn from the curves, because no plot was given.
+    assert contents[0][Path(PLOT_FILE)].startswith(b"\x89PNG")
 
 
 def test_a_push_fills_in_every_id():
