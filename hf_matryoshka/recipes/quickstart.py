@@ -1,7 +1,7 @@
 """From an embedding model to a measured, exported family in one call."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -98,9 +98,9 @@ def quickstart(
     # Four sentences a document where there are titles (abstracts); documentation is shorter.
     sentences = 4 if any(dataset.titles) else 2
     vectors = AdaptorVectors.from_dataset(dataset, encoder, sentences_per_document=sentences, seed=recipe.seed)
+    vectors = replace(vectors, base_model=base_model)
     say("Training the adaptor")
     adaptor = train_adaptor(vectors, folder / "training", recipe, overwrite=True).model
-    adaptor.config.base_model = base_model
 
     say("Measuring every level beside the baselines")
     queries = embed_texts(encoder, dataset.queries, prompt=encoder.prompts.get("query") or None, name="queries")

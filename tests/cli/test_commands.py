@@ -101,10 +101,10 @@ def test_embed_then_train_on_vectors_and_export_without_a_base(command, beir, ti
     assert status == 0 and "remote code" in output
 
 
-def test_quickstart(command, beir, tiny_sentence_transformer, tmp_path):
+def test_quickstart(command, hub, beir, tiny_sentence_transformer, tmp_path):
     output_dir = tmp_path / "quick"
     arguments = ["--model", tiny_sentence_transformer, "--beir", beir, "--output", output_dir, "--dims", "4,16,32"]
-    status, output, progress = command("quickstart", *arguments)
+    status, output, progress = command("quickstart", *arguments, "--push", "me/demo")
     assert status == 0
     assert "ndcg_at_10, split test_unseen" in output and "Next:" in output and "Training the adaptor" in progress
     assert {"d4", "d16", "d32", "full", "results.json", "curve.json", "curve.png"} <= {
@@ -115,6 +115,11 @@ def test_quickstart(command, beir, tiny_sentence_transformer, tmp_path):
     systems = {row["system"] for row in report["rows"]}
     assert systems == {"ours", "truncation", "random_dims", "variance_order", "svd", "int8", "binary"}
     assert {row["split"] for row in report["rows"]} == {"test", "test_unseen"}
+    assert set(hub.repos("model")) == {"me/demo", "me/demo-d4", "me/demo-d16", "me/demo-d32"}
+    assert "Collection: me/demo" in output and "family show me/demo" in output
+    assert SentenceTransformer("me/demo-d16", device="cpu").encode(["a cat"]).shape == (1, 16)
+    status, output, _ = command("export", output_dir / "training", tmp_path / "again", "--dims", "4")
+    assert status == 0 and "remote code" in output
 
 
 @pytest.mark.parametrize(
