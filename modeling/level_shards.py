@@ -7,9 +7,11 @@ grows from level to level is stored as rectangular pieces, so no value is stored
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from safetensors import safe_open
@@ -176,13 +178,23 @@ def read_level_index(path: str | os.PathLike, source: str) -> dict | None:
         )
     try:
         named = {shard for shards in entry["levels"].values() for shard in shards} | set(index["weight_map"].values())
-        # Also no name outside the folder gets through.
-        whole = named == set(entry["shards"]) and all(shard == os.path.basename(shard) for shard in named)
+        whole = (
+            named == set(entry["shards"])
+            # Also no name outside the folder gets through.
+            and all(shard == os.path.basename(shard) and shard.endswith(".safetensors") for shard in named)
+            and all(isinstance(facts["sha256"], str) for facts in entry["shards"].values())
+            and all(_is_placed(piece) for piece in entry["pieces"].values())
+        )
     except (AttributeError, TypeError, KeyError):
         whole = False
     if not whole:
         raise ValueError(f"{name} of {source} is damaged; download or save it again")
     return index
+
+
+def _is_placed(piece: dict) -> bool:
+    """Whether what an index says about a piece names a tensor and a position."""
+    return isinstance(piece["tensor"], str) and all(type(start) is int and start >= 0 for start in piece["origin"])
 
 
 def check_shard(path: str | os.PathLike, shard: str, index: dict, source: str) -> None:
@@ -203,26 +215,40 @@ def read_level_shards(paths: Iterable[str | os.PathLike], index: dict) -> dict[s
         `dict[str, torch.Tensor]`: The tensors, each as large as the level reads it.
 
     Raises:
-        ValueError: If the pieces of a tensor do not fill it.
+        ValueError: If the pieces of a tensor do not fill it exactly once.
     """
     origins = index[LEVEL_SHARDS]["pieces"]
-    shapes, filled, state = {}, {}, {}
+    boxes, state = {}, {}
     files = [safe_open(path, framework="pt") for path in paths]
-    pieces = [(file, key, origins.get(key, {"tensor": key, "origin": None})) for file in files for key in file.keys()]
-    for file, key, piece in pieces:
-        extent = file.get_slice(key).get_shape()
-        ends = [start + size for start, size in zip(piece["origin"] or [0] * len(extent), extent, strict=True)]
-        old = shapes.get(piece["tensor"], ends)
-        shapes[piece["tensor"]] = [max(pair) for pair in zip(old, ends, strict=True)]
-    for file, key, piece in pieces:
-        name, part = piece["tensor"], file.get_tensor(key)
-        if name not in state:
-            # A tensor of its own: what is read may lie in the file, which a later save can replace.
-            state[name] = torch.empty(shapes[name], dtype=part.dtype)
-        origin = tuple(piece["origin"] or [0] * part.ndim)
-        Piece(key, name, origin, tuple(part.shape)).of(state[name]).copy_(part)
-        filled[name] = filled.get(name, 0) + part.numel()
-    for name, tensor in state.items():
-        if filled[name] != tensor.numel():
-            raise ValueError(f"the pieces of {name} hold {filled[name]} values, but it has {tensor.numel()}")
+    for file in files:
+        for key in file.keys():
+            extent = tuple(file.get_slice(key).get_shape())
+            piece = origins.get(key, {"tensor": key, "origin": (0,) * len(extent)})
+            placed = Piece(key, piece["tensor"], tuple(piece["origin"]), extent)
+            boxes.setdefault(placed.tensor, []).append((file, placed))
+    for name, parts in boxes.items():
+        shape = _joint_shape(name, [piece for _, piece in parts])
+        for file, piece in parts:
+            part = file.get_tensor(piece.key)
+            if name not in state:
+                # A tensor of its own: what is read may lie in the file, which a later save can replace.
+                state[name] = torch.empty(shape, dtype=part.dtype)
+            piece.of(state[name]).copy_(part)
     return state
+
+
+def _joint_shape(name: str, pieces: Sequence[Piece]) -> list[int]:
+    """Shape of a tensor; raises `ValueError` unless its pieces fill it exactly once."""
+    if len({len(extent) for piece in pieces for extent in (piece.origin, piece.shape)}) > 1:
+        raise ValueError(f"the pieces of {name} have different numbers of axes")
+    boxes = [
+        [(start, start + size) for start, size in zip(piece.origin, piece.shape, strict=True)] for piece in pieces
+    ]
+    shape = [max(stop for _, stop in axis) for axis in zip(*boxes, strict=True)]
+    held, size = sum(math.prod(piece.shape) for piece in pieces), math.prod(shape)
+    if held != size:
+        raise ValueError(f"the pieces of {name} hold {held} values, but it has {size}")
+    for one, other in combinations(boxes, 2):
+        if all(max(a, c) < min(b, d) for (a, b), (c, d) in zip(one, other, strict=True)):
+            raise ValueError(f"the pieces of {name} overlap, so they do not fill it")
+    return shape

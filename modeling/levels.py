@@ -43,7 +43,7 @@ class LevelsMixin:
             return len(levels) - 1
         if isinstance(level, str) and level in levels:
             return levels.index(level)
-        if isinstance(level, int) and 0 <= level < len(levels):
+        if isinstance(level, int) and not isinstance(level, bool) and 0 <= level < len(levels):
             return int(level)
         raise ValueError(
             f"level {level!r} does not exist; choose one of {', '.join(levels)} or an index up to {len(levels) - 1}"

@@ -32,8 +32,9 @@ class NestedLoraLinear(LoraLinear):
             _refuse_variant(self, name)
             inputs = self.lora_dropout[name](self._cast_input_dtype(x, self.lora_A[name].weight.dtype))
             hidden = F.linear(inputs, self.lora_A[name].weight[:, : x.shape[-1]])
-            update = F.linear(hidden, self.lora_B[name].weight[:rows]) * self.scaling[name]
-            result = result + update.to(result.dtype)
+            bias = self.lora_B[name].bias
+            update = F.linear(hidden, self.lora_B[name].weight[:rows], None if bias is None else bias[:rows])
+            result = result + (update * self.scaling[name]).to(result.dtype)
         return result
 
 

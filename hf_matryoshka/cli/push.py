@@ -9,7 +9,7 @@ from .options import JsonFlag, print_json
 
 
 def push(
-    folder: Annotated[Path, typer.Argument(help="A family, or one exported repo.")],
+    folder: Annotated[Path, typer.Argument(help="A family, or any repo of one: all its repos are pushed.")],
     repo_id: Annotated[str, typer.Argument(help="Hub id of the full repo, user/name; a level becomes user/name-d64.")],
     private: Annotated[
         bool | None,
@@ -18,7 +18,8 @@ def push(
     collection: Annotated[bool, typer.Option(help="List the repos in a Collection.")] = True,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would go, and do nothing.")] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace repos that were not pushed from a family.")
+        bool,
+        typer.Option("--overwrite", help="Replace repos that were not pushed from a family, or as another level."),
     ] = False,
     json: JsonFlag = False,
 ) -> None:

@@ -200,10 +200,11 @@ class Curve:
             FileNotFoundError: If there is no such file.
             ValueError: If the file is no curve.
         """
-        text = Path(path).read_text(encoding="utf-8")
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"curve {path} does not exist")
         try:
-            return cls._from_dict(json.loads(text))
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            return cls._from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is no curve as written by Curve.to_json") from error
 
     def _to_dict(self) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class AdaptorExporter(LevelExporter):
             adaptor = copy.deepcopy(self._trained) if self.full else self._trained.cut(self.level)
             return lambda folder: self._write_remote_code(adaptor, folder)
         if self.base is None:
-            raise ValueError("a stock repo takes texts, so it needs base_model, and there is none")
+            raise ValueError("a stock repo takes texts, so it holds the base model, and base_model was not given")
         if form == "stock_padded":
             raise ValueError("an adaptor has no zero-padded form, because its dense form needs no padding")
         layers = dense_layers(self._trained, self.level)

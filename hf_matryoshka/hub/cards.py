@@ -51,7 +51,7 @@ class CardDetails:
         limits (`Sequence[str]`, *optional*): Further sentences about what the model cannot do.
 
     Raises:
-        ValueError: If the Hub would refuse an id.
+        ValueError: If the Hub would refuse an id, or a text is given in place of a list.
     """
 
     base_model: str | None = None
@@ -68,6 +68,9 @@ class CardDetails:
     limits: Sequence[str] = ()
 
     def __post_init__(self):
+        for field in ("tags", "datasets", "limits"):
+            if isinstance(getattr(self, field), str):
+                raise ValueError(f"{field} must be a list, but is {getattr(self, field)!r}; put it into brackets")
         named = [("base_model", self.base_model), ("eval_dataset", self.eval_dataset)]
         for field, repo_id in [*named, *(("datasets", repo_id) for repo_id in self.datasets)]:
             try:

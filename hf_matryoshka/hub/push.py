@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from huggingface_hub import HfApi
+from huggingface_hub.errors import EntryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 from tqdm.auto import tqdm
 
@@ -86,7 +87,7 @@ def push_family(
         collection (`bool`, *optional*, defaults to `True`): Whether to list the repos in a Collection.
         dry_run (`bool`, *optional*, defaults to `False`): Whether to say what would be done, and do nothing.
         overwrite (`bool`, *optional*, defaults to `False`): Whether a repo may be replaced that holds files which
-            were not pushed from a family.
+            were not pushed from a family, or another repo of one (a level where the full one would go).
         token (`str`, *optional*): By default the one that is logged in.
 
     Returns:
@@ -111,11 +112,17 @@ def push_family(
     family.verify()
     contents = {name: _contents(family, name, ids) for name in ids}
     changes = {name: _compare(api, ids[name], contents[name]) for name in ids}
-    for change in changes.values():
+    for name, change in changes.items():
         if change.foreign and not overwrite:
             raise FileExistsError(
                 f"{change.repo_id} on the Hub holds files that are no Matryoshka export; choose another name or pass "
                 "overwrite=True"
+            )
+        there = None if overwrite else _name_on_hub(api, change)
+        if there not in (None, name):
+            raise FileExistsError(
+                f"{change.repo_id} on the Hub is the repo {there} of a family, not {name}; choose another name or "
+                "pass overwrite=True"
             )
     if dry_run:
         return PushReport([PushedRepo(name, change) for name, change in changes.items()])
@@ -207,6 +214,21 @@ def _contents(family: Family, name: str, ids: dict[str, str]) -> dict[str, Path 
 
 def _compare(api: HfApi, repo_id: str, contents: dict[str, Path | bytes]) -> RepoChange:
     return with_retries(lambda: compare_repo(api, repo_id, contents), f"the push of {repo_id}")
+
+
+def _name_on_hub(api: HfApi, change: RepoChange) -> str | None:
+    """Which repo of a family a repo on the Hub is, as far as its manifest can be read."""
+    if not change.exists or change.empty:
+        return None
+
+    def name() -> str | None:
+        try:
+            path = api.hf_hub_download(change.repo_id, MANIFEST_FILE, revision=change.head)
+            return Manifest.from_text(Path(path).read_bytes(), MANIFEST_FILE).this
+        except (EntryNotFoundError, ValueError):
+            return None  # a repo without files, or a damaged manifest, which the push mends
+
+    return with_retries(name, f"the push of {change.repo_id}")
 
 
 def _push_repo(

@@ -66,7 +66,10 @@ def test_files_that_are_no_curve_are_refused(tmp_path):
         path.write_text(text)
         with pytest.raises(ValueError, match="other.json is no curve"):
             Curve.from_json(path)
-    with pytest.raises(FileNotFoundError):
+    path.write_bytes(b"\x89PNG\xff")
+    with pytest.raises(ValueError, match="other.json is no curve"):
+        Curve.from_json(path)
+    with pytest.raises(FileNotFoundError, match="^curve .*absent.json does not exist$"):
         Curve.from_json(tmp_path / "absent.json")
 
 

@@ -316,3 +316,9 @@ def test_an_id_that_the_hub_would_refuse(field):
     bad = "some/where/base"
     with pytest.raises(ValueError, match=f"{field} must be an id of the Hub such as 'user/name', but is '{bad}'"):
         CardDetails(**{field: [bad] if field == "datasets" else bad})
+
+
+@pytest.mark.parametrize("field", ["tags", "datasets", "limits"])
+def test_a_text_in_place_of_a_list(field):
+    with pytest.raises(ValueError, match=f"{field} must be a list, but is 'me/x'"):
+        CardDetails(**{field: "me/x"})

@@ -95,7 +95,7 @@ def test_an_earlier_export_is_replaced_and_a_foreign_folder_is_not(tmp_path, mak
     "level, kwargs, error, message",
     [
         ("d5", {}, ValueError, "level 'd5' does not exist; choose one of d4, d8, d32"),
-        ("d8", {"format": "stock"}, ValueError, "needs base_model"),
+        ("d8", {"format": "stock"}, ValueError, "so it holds the base model, and base_model was not given"),
         ("d8", {"format": "stock_padded", "base_model": "BASE"}, ValueError, "an adaptor has no zero-padded form"),
         (
             "d8",

@@ -176,6 +176,20 @@ def test_a_repo_of_something_else_is_not_replaced(hub, exported):
     assert "thesis.tex" not in HfApi().list_repo_files("me/tiny-d8")
 
 
+def test_a_level_is_not_replaced_by_another_repo(hub, exported):
+    exported.push("me/tiny")
+    before = state()
+    with pytest.raises(FileExistsError, match="me/tiny-d8 on the Hub is the repo d8 of a family, not full; choose"):
+        exported.push("me/tiny-d8")
+    with pytest.raises(FileExistsError, match="me/tiny-d8 on the Hub is the repo d8"):
+        exported.push("me/tiny-d8", dry_run=True)
+    assert state() == before
+    HfApi().upload_file(path_or_fileobj=b"{", path_in_repo=MANIFEST_FILE, repo_id="me/tiny-d8")
+    assert exported.push("me/tiny").repo_ids == IDS  # nobody knows what it was
+    exported.push("me/tiny-d8", overwrite=True)
+    assert load_family("me/tiny-d8").manifest.this == "full"
+
+
 @pytest.mark.parametrize("name", ["me/a--b", "me/", "a/b/c", "me/x y", "me/.x", "me/" + "x" * 95])
 def test_names_that_the_hub_refuses(hub, exported, name):
     with pytest.raises(ValueError, match="the push of .* is impossible: (Repo id must|Cannot have)"):

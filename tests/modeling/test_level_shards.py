@@ -6,6 +6,7 @@ import random
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
 from hf_matryoshka.modeling.level_shards import (
     check_shard,
@@ -119,6 +120,22 @@ def test_a_tensor_that_misses_a_piece_is_refused(tmp_path):
         read_level_shards(paths, index)
 
 
+@pytest.mark.parametrize(
+    ("origins", "message"),
+    [
+        ([(2, 2), (2, 2), (0, 0)], "the pieces of x overlap"),
+        ([(10**12, 0), (2, 2), (0, 2)], "the pieces of x hold 16 values, but it has"),
+        ([(2, 0, 0), (2, 2), (0, 2)], "the pieces of x have different numbers of axes"),
+    ],
+)
+def test_pieces_that_do_not_fill_a_tensor_once_are_refused(tmp_path, origins, message):
+    path = tmp_path / "model-s.safetensors"
+    save_file({name: torch.ones(2, 2) for name in ("x", "x@1", "x@2", "x@3")}, path)
+    pieces = {f"x@{i}": {"tensor": "x", "origin": list(origin)} for i, origin in enumerate(origins, start=1)}
+    with pytest.raises(ValueError, match=message):
+        read_level_shards([path], {"level_shards": {"pieces": pieces}})
+
+
 def test_a_changed_shard_is_named(tmp_path):
     index = write_level_shards(state(), LEVELS, tmp_path)
     path = tmp_path / "model-m.safetensors"
@@ -153,6 +170,12 @@ def test_an_index_is_read_back_in_the_order_of_its_levels(tmp_path):
         (lambda index: index["level_shards"].pop("shards"), "is damaged"),
         (lambda index: index["level_shards"]["shards"].pop("model-m.safetensors"), "is damaged"),
         (lambda index: index["level_shards"]["levels"].update(s=["../model-s.safetensors"]), "is damaged"),
+        (lambda index: index["level_shards"]["levels"].update(s=[".."]), "is damaged"),
+        (lambda index: index["level_shards"]["shards"]["model-s.safetensors"].pop("sha256"), "is damaged"),
+        (lambda index: index["level_shards"].pop("pieces"), "is damaged"),
+        (lambda index: index["level_shards"]["pieces"]["grid@l.0"].pop("tensor"), "is damaged"),
+        (lambda index: index["level_shards"]["pieces"]["grid@l.0"].update(origin=[-1, 0]), "is damaged"),
+        (lambda index: index["level_shards"]["pieces"]["grid@l.0"].update(origin=["0", 0]), "is damaged"),
         (lambda index: index.pop("weight_map"), "is damaged"),
     ],
 )

@@ -140,6 +140,8 @@ def test_bad_calls_are_refused(embeddings):
     model = adaptor("linear")
     with pytest.raises(ValueError, match="level 'd5' does not exist; choose one of d4, d8, d24"):
         model(embeddings, level="d5")
+    with pytest.raises(ValueError, match="level True does not exist"):
+        model(embeddings, level=True)
     with pytest.raises(ValueError, match="matryoshka_dim 5 was not trained; choose one of 4, 8, 24"):
         model(embeddings, matryoshka_dim=5)
     with pytest.raises(ValueError, match="not both"):

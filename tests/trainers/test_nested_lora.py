@@ -200,6 +200,16 @@ def test_a_nested_embedding():
         torch.testing.assert_close(merged(ids, columns), value, atol=1e-6, rtol=0)
 
 
+def test_the_bias_of_an_adapter_acts_at_every_level():
+    model = with_lora(adaptor(), lora_bias=True, target_modules=["up", "down"])
+    run(model, "d4").sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters() if parameter.requires_grad)
+    expected = outputs(model)
+    merged = model.merge_and_unload()
+    for level, value in expected.items():
+        torch.testing.assert_close(run(merged, level), value, atol=1e-5, rtol=0)
+
+
 def test_a_variant_without_a_nested_form_is_refused():
     model = with_lora(adaptor(), use_dora=True)
     with pytest.raises(ValueError, match="has no nested form; use plain LoRA"):

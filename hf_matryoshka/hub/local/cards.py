@@ -1,5 +1,6 @@
 """The metadata at the top of a README.md."""
 
+import json
 import re
 from typing import Any
 
@@ -24,8 +25,12 @@ def read_metadata(card: str) -> dict[str, Any]:
         return {}
     try:
         metadata = yaml.safe_load(match[1])
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # the last for a date that no calendar has
         raise ValueError(f"the metadata is no YAML: {' '.join(str(error).split())}") from None
+    try:
+        json.dumps(metadata, default=str, skipkeys=True)  # as it is told to clients
+    except (RecursionError, ValueError):
+        raise ValueError("the metadata contains itself") from None
     if metadata is not None and not isinstance(metadata, dict):
         raise ValueError(f"the metadata must be a mapping, not a {type(metadata).__name__}")
     return metadata or {}

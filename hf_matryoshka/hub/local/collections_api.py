@@ -47,29 +47,29 @@ def get(hub: "LocalHub", request: Request) -> Response:
 
 
 def update(hub: "LocalHub", request: Request) -> Response:
-    document = hub.collections.update(_named(hub, request), _settings(request.json()))
+    document = hub.collections.update(_own(hub, request), _settings(request.json()))
     return Response({"success": True, "data": _shown(hub, request, document)})
 
 
 def delete(hub: "LocalHub", request: Request) -> Response:
-    hub.collections.delete(_named(hub, request))
+    hub.collections.delete(_own(hub, request))
     return Response({"success": True})
 
 
 def add_item(hub: "LocalHub", request: Request) -> Response:
-    document = _add(hub, request, _named(hub, request), request.json())
+    document = _add(hub, request, _own(hub, request), request.json())
     return Response(_shown(hub, request, document))
 
 
 def update_item(hub: "LocalHub", request: Request) -> Response:
     wanted = request.json()
     note, position = expect(wanted, "note", str, None), expect(wanted, "position", int, None)
-    hub.collections.update_item(_named(hub, request), request.names["item"], note, position)
+    hub.collections.update_item(_own(hub, request), request.names["item"], note, position)
     return Response({"success": True})
 
 
 def delete_item(hub: "LocalHub", request: Request) -> Response:
-    hub.collections.delete_item(_named(hub, request), request.names["item"])
+    hub.collections.delete_item(_own(hub, request), request.names["item"])
     return Response({"success": True})
 
 
@@ -77,6 +77,12 @@ def _named(hub: "LocalHub", request: Request) -> dict[str, Any]:
     document = hub.collections.find(request.names["collection"])
     if document is None or (document["private"] and request.account is None):
         raise HubError(404, "Collection not found")
+    return document
+
+
+def _own(hub: "LocalHub", request: Request) -> dict[str, Any]:
+    document = _named(hub, request)
+    check_owner(request.account, document["owner"])
     return document
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .access import named_repo
 from .cards import read_metadata
 from .errors import HubError, revision_not_found
-from .git_attributes import is_ignored, is_lfs
+from .git_attributes import MAX_REGULAR_SIZE, is_ignored, is_lfs
 from .messages import Request, Response, expect, paginate, parse_object
 from .names import check_oid, check_path
 from .objects import git_oid, lfs_pointer
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from .local_hub import LocalHub
 
 PAGE = 50
+# A file of the largest size as base64, and room for the rest.
+MAX_LINE = 2 * MAX_REGULAR_SIZE
 
 
 def preupload(hub: "LocalHub", request: Request) -> Response:
@@ -52,7 +54,7 @@ def preupload(hub: "LocalHub", request: Request) -> Response:
 def commit(hub: "LocalHub", request: Request) -> Response:
     repo = named_repo(hub, request)
     _refuse_pull_request(request)
-    lines = (parse_object(line) for line in request.body.lines(hub.max_upload_bytes) if line.strip())
+    lines = (parse_object(line) for line in request.body.lines(hub.max_upload_bytes, MAX_LINE) if line.strip())
     header = next(lines, {})
     if header.get("key") != "header":
         raise HubError(400, "A commit starts with a line of key 'header'")

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import re
 import socket
 import sys
 import threading
@@ -150,9 +151,9 @@ class Handler(BaseHTTPRequestHandler):
         if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
             return Body(self.rfile, None)
         text = self.headers.get("Content-Length", "0")
-        if not text.isdecimal():
+        if not re.fullmatch(r"[0-9]{1,18}", text):
             self.close_connection = True
-            raise HubError(400, f"The Content-Length {text!r} is no number")
+            raise HubError(400, f"The Content-Length {text[:40]!r} is no number of bytes")
         return Body(self.rfile, int(text))
 
     def _check_host(self) -> None:

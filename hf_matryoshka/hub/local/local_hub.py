@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from .accounts import Accounts
 from .collection_store import Collections
 from .faults import Faults
@@ -83,6 +85,7 @@ class LocalHub:
         self._temporary = folder is None
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
+        self._lock: FileLock | None = None
 
     @property
     def endpoint(self) -> str:
@@ -105,7 +108,7 @@ class LocalHub:
         """Serve in a thread.
 
         Raises:
-            OSError: If the port is taken or the folder cannot be written.
+            OSError: If the port is taken, or the folder cannot be written or is served already.
         """
         try:
             server = Server((HOSTS[0], self._port), self)
@@ -115,8 +118,10 @@ class LocalHub:
             if self._temporary:
                 self.folder = Path(tempfile.mkdtemp(prefix="local-hub-"))
             self._open_folder()
+            self._lock_folder()
             self.accounts = Accounts(self.folder, self._user, self._orgs, self._token)
         except BaseException:
+            self._unlock_folder()
             server.server_close()
             raise
         self._server = server
@@ -133,6 +138,7 @@ class LocalHub:
         self._server.close_connections()
         self._thread.join()
         self._server = None
+        self._unlock_folder()
         if self._temporary:
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -189,6 +195,20 @@ class LocalHub:
         if repo is None:
             raise KeyError(f"the local hub has no {repo_type} {repo_id}")
         return repo
+
+    def _lock_folder(self) -> None:
+        """Two hubs on one folder would overwrite each other's commits."""
+        lock = FileLock(self.folder / ".lock", timeout=0, thread_local=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise OSError(f"another local hub serves {self.folder}; stop it or name another folder") from None
+        self._lock = lock
+
+    def _unlock_folder(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
 
     def _open_folder(self) -> None:
         self.objects = ObjectStore(self.folder / "objects")

@@ -52,7 +52,8 @@ class Body:
                 raise too_large(limit)
             yield piece
 
-    def lines(self, limit: int) -> Iterator[bytes]:
+    def lines(self, limit: int, longest: int) -> Iterator[bytes]:
+        """The lines of the body, which are held in memory one at a time and so have a limit of their own."""
         rest: list[bytes] = []
         for piece in self.chunks(limit):
             *whole, last = piece.split(b"\n")
@@ -60,6 +61,8 @@ class Body:
                 yield b"".join([*rest, line])
                 rest = []
             rest.append(last)
+            if sum(map(len, rest)) > longest:
+                raise HubError(413, f"A line of the commit has more than {longest} bytes; upload large files with LFS")
         yield b"".join(rest)
 
     def _read(self, size: int) -> bytes:

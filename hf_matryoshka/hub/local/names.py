@@ -10,7 +10,8 @@ MAX_NAME = 96
 OID = re.compile(r"[0-9a-f]{64}")
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _REPO_ID = re.compile(r"(?:\b[A-Za-z0-9_.-]+\b/)?\b[A-Za-z0-9_.-]+\b")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+# Control characters, and halves of characters, which JSON can hold and UTF-8 cannot.
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
 
 
 def check_repo_id(repo_id: object) -> str:

@@ -168,7 +168,7 @@ def _card(hub: "LocalHub", commit: Commit) -> dict[str, Any]:
 def _config(hub: "LocalHub", commit: Commit) -> dict[str, Any]:
     try:
         config = json.loads(hub.objects.read(commit.files["config.json"].sha256))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return {key: config[key] for key in ("architectures", "auto_map", "model_type") if key in config}
 

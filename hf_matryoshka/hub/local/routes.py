@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from . import accounts_api, collections_api, commits_api, files_api, lfs_api, refs_api, repos_api, trees_api
+from .access import check_owner, named_repo
 from .errors import HubError, repo_not_found
 from .messages import Request, Response
 from .names import check_oid, check_path, check_ref, check_repo_id
@@ -93,6 +94,8 @@ def answer(hub: "LocalHub", request: Request) -> Response:
                 if text is not None:
                     text = unquote(text)
                     request.names[name] = _CHECKS[name](text) if name in _CHECKS else text
+            if access == "write" and "repo" in request.names:
+                check_owner(request.account, named_repo(hub, request).id.partition("/")[0])
             return function(hub, request)
     raise HubError(404, f"The local hub has no {request.method} {request.path}")
 

@@ -182,6 +182,7 @@ def test_odd_requests_do_no_harm(raw, hub, api):
     api.create_repo("me/x")
     assert raw("POST", "/api/repos/create", Content_Length="-5").status == 400
     assert raw("POST", "/api/repos/create", Content_Length="many").status == 400
+    assert raw("POST", "/api/repos/create", Content_Length="9" * 5000).status == 400
     address = ("127.0.0.1", int(hub.endpoint.rsplit(":", 1)[1]))
     for text in (
         b"\r\n\r\n",

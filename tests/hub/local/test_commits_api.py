@@ -123,6 +123,14 @@ def test_large_files_go_to_lfs_whatever_their_name(raw, api):
     assert [item["uploadMode"] for item in answer.json["files"]] == ["regular", "lfs"]
 
 
+def test_a_file_that_belongs_into_lfs_is_not_held_in_memory(raw, hub, api):
+    api.create_repo("me/x")
+    assert raw("POST", COMMIT, lines(file("a.txt", b"0" * (10 * 1024**2)))).status == 200
+    answer = raw("POST", COMMIT, lines(file("a.txt", b"0" * (16 * 1024**2))))
+    assert answer.status == 413 and "LFS" in answer.json["error"]
+    assert len(hub.files("me/x")["a.txt"]) == 10 * 1024**2
+
+
 OID = "0" * 64
 BAD_COMMITS = {
     "no header": json.dumps(file("a.txt")),
@@ -139,6 +147,9 @@ BAD_COMMITS = {
     "content not text": lines({"key": "file", "value": {"path": "a", "content": 3}}),
     "unknown object": lines({"key": "lfsFile", "value": {"path": "a", "oid": OID, "algo": "sha256"}}),
     "traversal in oid": lines({"key": "lfsFile", "value": {"path": "a", "oid": "../" * 20 + "abcd"}}),
+    "card that contains itself": lines(file("README.md", b"---\na: &a [*a]\n---\n")),
+    "card without end": lines(file("README.md", b"---\na: " + b"[" * 3000 + b"\n---\n")),
+    "half a character": lines(file("a\ud800/b")),
     "file in file": lines(file("a"), file("a/b")),
 }
 

@@ -11,6 +11,7 @@ import threading
 
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import HfHubHTTPError
 
 from hf_matryoshka.hub import LocalHub
 
@@ -67,6 +68,25 @@ def test_a_restarted_hub_serves_the_same(hub, monkeypatch, tmp_path):
         assert (third.token, third.read_token) == ("mine", tokens[1])
 
 
+def test_the_repos_of_a_former_user_can_only_be_read(hub, tmp_path):
+    with LocalHub(tmp_path) as first:
+        api = HfApi(first.endpoint, first.token)
+        api.create_repo("me/x")
+        slug = api.create_collection("Family").slug
+    with LocalHub(tmp_path, user="you") as second:
+        api = HfApi(second.endpoint, second.token)
+        assert api.list_repo_files("me/x") == [".gitattributes"] and api.get_collection(slug).title == "Family"
+        for change in (
+            lambda: api.create_commit("me/x", [CommitOperationAdd("a.txt", b"a")], commit_message="m"),
+            lambda: api.create_tag("me/x", tag="v1"),
+            lambda: api.update_repo_settings("me/x", private=True),
+            lambda: api.update_collection_metadata(slug, title="Mine"),
+            lambda: api.delete_collection(slug),
+        ):
+            with pytest.raises(HfHubHTTPError, match="rights to write under the namespace .me.; yours: you"):
+                change()
+
+
 def test_a_temporary_folder_goes_with_the_hub():
     hub = LocalHub().start()
     folder = hub.folder
@@ -86,6 +106,15 @@ def test_a_taken_port_is_said_before_anything_is_written(tmp_path):
     assert not (tmp_path / "other").exists()
     with LocalHub(port=port) as hub:
         assert hub.endpoint.endswith(f":{port}")
+
+
+def test_a_folder_is_served_once(tmp_path):
+    with LocalHub(tmp_path) as hub:
+        token = hub.token
+        with pytest.raises(OSError, match=f"another local hub serves {tmp_path}"):
+            LocalHub(tmp_path, token="other").start()
+    with LocalHub(tmp_path) as hub:
+        assert hub.token == token
 
 
 def test_stopping_ends_kept_connections():

@@ -14,6 +14,12 @@ date: 2026-01-02
 Hi"""
 
 
+def test_a_config_that_cannot_be_read_harms_nobody(api, fill):
+    for content in (b"[" * 100_000, b"{"):
+        fill("me/x", {"config.json": content})
+        assert api.model_info("me/x").config in (None, {}) and [model.id for model in api.list_models()] == ["me/x"]
+
+
 def test_a_new_repo_has_one_commit(api, hub):
     url = api.create_repo("x")
     assert (url.repo_id, url.repo_type, url.endpoint) == ("me/x", "model", hub.endpoint)
