@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 class NestedLoraLinear(LoraLinear):
     """LoRA around a [`~hf_matryoshka.modeling.nested_layers.NestedLinear`].
 
-    The leading columns of `A` and the leading rows of `B` make a level's update.
+    The leading columns of `A` and the leading rows of `B` make a level's update; around a fused layer
+    (`NestedBlockLinear`) the leading rows of each block of `B`, over one `A` that the blocks share.
 
     Supports plain LoRA (any rank, rsLoRA, dropout, merging); the DoRA-like variants and per-sample adapters are
     refused, because they have no nested form.
@@ -32,7 +33,8 @@ class NestedLoraLinear(LoraLinear):
             _refuse_variant(self, name)
             inputs = self.lora_dropout[name](self._cast_input_dtype(x, self.lora_A[name].weight.dtype))
             hidden = F.linear(inputs, self.lora_A[name].weight[:, : x.shape[-1]])
-            update = F.linear(hidden, self.lora_B[name].weight[:rows]) * self.scaling[name]
+            update = F.linear(hidden, self.base_layer.leading_rows(self.lora_B[name].weight, rows))
+            update = update * self.scaling[name]
             result = result + update.to(result.dtype)
         return result
 
