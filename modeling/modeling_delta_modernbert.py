@@ -33,13 +33,22 @@ def _norm(config: DeltaModernBertConfig) -> NestedLayerNorm:
     return NestedLayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
 
 
+def _starts(layer: nn.Module, spread: str) -> nn.Module:
+    """Note how far apart the initial weights of a layer are, see `_init_weights`, which never sees a custom module
+    that has no weights of its own."""
+    layer.initial_spread = spread
+    return layer
+
+
 # The names of all sub-modules are those of ModernBERT, so that its checkpoints load unchanged.
 class DeltaModernBertEmbeddings(nn.Module):
     """Word embeddings, at their leading columns."""
 
     def __init__(self, config: DeltaModernBertConfig):
         super().__init__()
-        self.tok_embeddings = NestedEmbedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
+        self.tok_embeddings = _starts(
+            NestedEmbedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id), "in"
+        )
         self.norm = _norm(config)
         self.drop = nn.Dropout(config.embedding_dropout)
 
@@ -53,10 +62,10 @@ class DeltaModernBertMLP(nn.Module):
 
     def __init__(self, config: DeltaModernBertConfig, columns: int):
         super().__init__()
-        self.Wi = NestedBlockLinear(config.hidden_size, 2 * columns, blocks=2, bias=config.mlp_bias)
+        self.Wi = _starts(NestedBlockLinear(config.hidden_size, 2 * columns, blocks=2, bias=config.mlp_bias), "in")
         self.act = ACT2FN[config.hidden_activation]
         self.drop = nn.Dropout(config.mlp_dropout)
-        self.Wo = NestedLinear(columns, config.hidden_size, bias=config.mlp_bias)
+        self.Wo = _starts(NestedLinear(columns, config.hidden_size, bias=config.mlp_bias), "deep")
 
     def forward(self, hidden_states: torch.Tensor, columns: int) -> torch.Tensor:
         value, gate = self.Wi(hidden_states, columns).chunk(2, dim=-1)
@@ -73,8 +82,10 @@ class DeltaModernBertAttention(nn.Module):
         self.head_dim = config.head_dim
         self.dropout = config.attention_dropout
         width = config.num_attention_heads * config.head_dim
-        self.Wqkv = NestedBlockLinear(config.hidden_size, 3 * width, blocks=3, bias=config.attention_bias)
-        self.Wo = NestedLinear(width, config.hidden_size, bias=config.attention_bias)
+        self.Wqkv = _starts(
+            NestedBlockLinear(config.hidden_size, 3 * width, blocks=3, bias=config.attention_bias), "in"
+        )
+        self.Wo = _starts(NestedLinear(width, config.hidden_size, bias=config.attention_bias), "deep")
         self.out_drop = nn.Dropout(config.attention_dropout)
         sliding = config.layer_types[layer_idx] == "sliding_attention"
         # Flash attention counts both ends of the window.
@@ -152,7 +163,7 @@ class DeltaModernBertEncoderLayer(GradientCheckpointingLayer):
 class DeltaModernBertPredictionHead(nn.Module):
     def __init__(self, config: DeltaModernBertConfig):
         super().__init__()
-        self.dense = NestedLinear(config.hidden_size, config.hidden_size, bias=config.classifier_bias)
+        self.dense = _starts(NestedLinear(config.hidden_size, config.hidden_size, bias=config.classifier_bias), "deep")
         self.act = ACT2FN[config.classifier_activation]
         self.norm = _norm(config)
 
@@ -170,29 +181,16 @@ class DeltaModernBertPreTrainedModel(BudgetedModelMixin, ModernBertPreTrainedMod
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
-        std = self.config.initializer_range
-        deep = std / math.sqrt(2 * self.config.num_hidden_layers)
-        if isinstance(module, DeltaModernBertEmbeddings):
-            self._init_layer(module.tok_embeddings, std)
-        elif isinstance(module, DeltaModernBertMLP):
-            self._init_layer(module.Wi, std)
-            self._init_layer(module.Wo, deep)
-        elif isinstance(module, DeltaModernBertAttention):
-            self._init_layer(module.Wqkv, std)
-            self._init_layer(module.Wo, deep)
-        elif isinstance(module, DeltaModernBertPredictionHead):
-            self._init_layer(module.dense, deep)
-        elif isinstance(module, DeltaModernBertForMaskedLM):
-            self._init_layer(module.decoder, deep)
-        elif isinstance(module, DeltaModernBertForSequenceClassification):
-            self._init_layer(module.classifier, self.config.hidden_size**-0.5)
-
-    def _init_layer(self, layer: nn.Module, std: float):
-        """ModernBERT's truncated normal."""
-        cutoff = std * (3 if self.config.initializer_cutoff_factor is None else self.config.initializer_cutoff_factor)
-        init.trunc_normal_(layer.weight, mean=0.0, std=std, a=-cutoff, b=cutoff)
-        if isinstance(layer, nn.Linear) and layer.bias is not None:
-            init.zeros_(layer.bias)
+        spread = getattr(module, "initial_spread", None)
+        if spread is None:
+            return
+        # ModernBERT's truncated normal.
+        config = self.config
+        std = config.hidden_size**-0.5 if spread == "last" else config.initializer_range
+        if spread == "deep":
+            std /= math.sqrt(2 * config.num_hidden_layers)
+        cutoff = std * (3 if config.initializer_cutoff_factor is None else config.initializer_cutoff_factor)
+        init.trunc_normal_(module.weight, mean=0.0, std=std, a=-cutoff, b=cutoff)
 
     def _attention_span(self, layer: int, sequence_length: int) -> int:
         if self.config.layer_types[layer] == "full_attention":
@@ -280,7 +278,7 @@ class DeltaModernBertForMaskedLM(DeltaModernBertPreTrainedModel):
         super().__init__(config)
         self.model = DeltaModernBertModel(config)
         self.head = DeltaModernBertPredictionHead(config)
-        self.decoder = NestedLinear(config.hidden_size, config.vocab_size, bias=config.decoder_bias)
+        self.decoder = _starts(NestedLinear(config.hidden_size, config.vocab_size, bias=config.decoder_bias), "deep")
         self.post_init()
 
     def get_output_embeddings(self) -> nn.Linear:
@@ -326,7 +324,7 @@ class DeltaModernBertForSequenceClassification(DeltaModernBertPreTrainedModel):
         self.model = DeltaModernBertModel(config)
         self.head = DeltaModernBertPredictionHead(config)
         self.drop = nn.Dropout(config.classifier_dropout)
-        self.classifier = NestedLinear(config.hidden_size, config.num_labels)
+        self.classifier = _starts(NestedLinear(config.hidden_size, config.num_labels), "last")
         self.post_init()
 
     @can_return_tuple
