@@ -58,6 +58,12 @@ def test_a_cut_config_keeps_its_levels_and_survives_json(name, budgets, tmp_path
     assert config.to_dict() == make_config(name, budgets).to_dict()
 
 
+def test_widths_are_rounded_to_the_nearest_column_and_are_at_least_one():
+    sizes = {"hidden_size": 8, "num_attention_heads": 1, "num_hidden_layers": 1, "intermediate_size": 10}
+    config = DeltaBertConfig(**sizes, budgets=[[0.01, 1, 1], [0.16, 1, 1], [0.24, 1, 1], [0.26, 1, 1], [1, 1, 1]])
+    assert [config.level_sizes(level).intermediate for level in config.levels] == [(1,), (2,), (2,), (3,), (10,)]
+
+
 def test_layers_of_different_width_are_the_native_per_layer_config():
     config = make_config("DeltaBertModel", "mixed")
     assert config.is_heterogeneous

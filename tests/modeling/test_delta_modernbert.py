@@ -111,6 +111,18 @@ def test_sliding_attention_sees_its_window_only_at_every_level():
             assert change[6] > 0 and not change[7:].any()
 
 
+def test_cost_of_long_texts_grows_with_the_layers_that_see_all_of_them():
+    model = make("DeltaModernBertModel", "heads")
+    kinds = model.config.layer_types
+    assert kinds == ["full_attention", "sliding_attention", "sliding_attention", "full_attention", "sliding_attention"]
+    for level, heads, layers in zip(model.config.levels, (1, 3, 4), (1, 2, 2), strict=True):
+        short, long = (model.cost(level, sequence_length=length)["macs"] for length in (100, 300))
+        assert long - short == 2 * 8 * heads * layers * 200
+    # A window of three tokens to each side.
+    assert model.cost(0, 7)["macs"] - model.cost(0, 5)["macs"] == 2 * 8 * 2 * 2
+    assert model.cost(0, 8)["macs"] - model.cost(0, 7)["macs"] == 2 * 8
+
+
 def test_ready_masks_keep_packed_documents_apart_at_every_level():
     model = make("DeltaModernBertModel", "joint")
     lengths, ids = (7, 20, 13), torch.randint(3, 99, (1, 40), generator=torch.Generator().manual_seed(0))
