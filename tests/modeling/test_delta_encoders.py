@@ -9,6 +9,7 @@ from peft import LoraConfig
 import hf_matryoshka
 from hf_matryoshka.hub.export import export_level
 from hf_matryoshka.hub.manifest import Manifest
+from hf_matryoshka.modeling.level_shards import leading_part
 from hf_matryoshka.trainers.nested_lora import get_nested_lora_model
 
 from .delta_models import BUDGETS, EXACT, HEADS, STOCK, family, inputs, make, outputs
@@ -116,6 +117,21 @@ def test_gradients_are_those_of_the_leading_slice_with_and_without_checkpointing
         assert inside.abs().sum() > 0 or key in tied, key
         inside.zero_()
         assert not outside.any(), key
+
+
+@pytest.mark.parametrize("budgets", EXACT)
+@pytest.mark.parametrize("name", MASKED)
+def test_gradients_are_those_of_the_stock_model_of_the_budget(name, budgets):
+    model, labels = make(name, budgets), inputs()["input_ids"]
+    for level in model.config.levels:
+        stock, blocks = model.to_stock(level), model.row_blocks()
+        model.zero_grad()
+        for each, kwargs in ((model, {"level": level}), (stock, {})):
+            each(**inputs(), labels=labels, **kwargs).loss.backward()
+        found = {key: parameter.grad for key, parameter in model.named_parameters()}
+        for key, parameter in stock.named_parameters():
+            part = leading_part(found[key], parameter.shape, blocks.get(key, 1))
+            torch.testing.assert_close(part, parameter.grad, atol=1e-5, rtol=1e-4, msg=key)
 
 
 @pytest.mark.parametrize("name", MASKED)

@@ -109,6 +109,11 @@ def test_sliding_attention_sees_its_window_only_at_every_level():
             change = (model(ids, level=level)[0] - model(other, level=level)[0]).abs().amax(-1)[0]
             # Two layers of three tokens to each side.
             assert change[6] > 0 and not change[7:].any()
+    # What flash attention, which has no mask, goes by.
+    stock = model.to_stock()
+    assert [layer.attn.sliding_window for layer in model.layers] == [
+        layer.attn.sliding_window for layer in stock.layers
+    ]
 
 
 def test_cost_of_long_texts_grows_with_the_layers_that_see_all_of_them():
