@@ -89,6 +89,10 @@ class BudgetsMixin(LevelsMixin):
     """Budgets as levels; mixed into a config that declares `budgets`, `residual`, `head_dim` and
     `full_intermediate_size` beside the usual sizes of an encoder, which are those of the largest budget.
 
+    Every budget is inside the last one, the full size, and none is inside one that is listed before it. Two budgets
+    need not be comparable, such as half the width of all layers and all the width of half the layers; only where each
+    is inside the next can the weights be saved in shards by level.
+
     A width is a share of `full_intermediate_size`, rounded to the nearest column. A cut model keeps this unit,
     so its levels keep their names. Where the layers of the largest budget differ in width, they are also listed in
     `per_layer_config`, the form that transformers has for it.
@@ -193,7 +197,7 @@ class BudgetsMixin(LevelsMixin):
         return BudgetSizes(hidden, budget.heads, self.head_dim, columns)
 
     def cut(self, level: int | str | None = None):
-        """Config of a level as a model of its own.
+        """Config of a level as a model of its own, with those levels that are inside it.
 
         Raises:
             ValueError: If the level does not exist.
@@ -201,7 +205,8 @@ class BudgetsMixin(LevelsMixin):
         index, sizes = self.level_index(level), self.level_sizes(level)
         config = copy.deepcopy(self)
         config.per_layer_config = None
-        config.budgets = config.budgets[: index + 1]
+        budget = self.budget(level)
+        config.budgets = [entry for entry in config.budgets[: index + 1] if Budget.parse(entry).fits_in(budget)]
         config.hidden_size, config.num_attention_heads = sizes.hidden, sizes.heads
         config.intermediate_size, config.num_hidden_layers = max(sizes.intermediate), len(sizes.intermediate)
         if getattr(config, "layer_types", None) is not None:
@@ -223,12 +228,18 @@ class BudgetsMixin(LevelsMixin):
         if not self.budgets:
             raise ValueError("budgets is empty; give at least one [width, heads, depth], such as [1.0, 12, 12]")
         budgets = [Budget.parse(entry) for entry in self.budgets]
-        for small, large, entry in zip(budgets, budgets[1:], self.budgets[1:], strict=False):
-            if not small.fits_in(large):
+        for index, budget in enumerate(budgets):
+            if not budget.fits_in(budgets[-1]):
                 raise ValueError(
-                    f"budget {small.name} is not inside the next one {large.name} ({entry}); list them from the "
-                    "smallest to the largest, none smaller than the one before in width, heads or depth"
+                    f"budget {budget.name} is not inside the last one {budgets[-1].name}, which must be the full "
+                    "size; give it no more width (in any layer), heads or depth"
                 )
+            for earlier in budgets[:index]:
+                if budget.fits_in(earlier) and budget.name != earlier.name:
+                    raise ValueError(
+                        f"budget {budget.name} is inside {earlier.name}, which is listed before it; list the smallest "
+                        "first"
+                    )
         names = [budget.name for budget in budgets]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)

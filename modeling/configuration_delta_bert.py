@@ -22,7 +22,7 @@ class DeltaBertConfig(BudgetsMixin, BertConfig):
 
     Args:
         budgets (`list[list]`, *optional*):
-            The levels, smallest first, each `[width, heads, depth]` and inside the next; the last is the full size.
+            The levels, smallest first, each `[width, heads, depth]` and inside the last, which is the full size.
             `width` is a share of the feed-forward columns, or a list with one share a layer (Mix'n'Match). By default
             half, three quarters and all of the width and the layers; with `residual="joint"` also of the heads.
         residual (`str`, *optional*, defaults to `"full"`):

@@ -3,13 +3,14 @@
 import json
 
 import pytest
+import torch
 from huggingface_hub.errors import StrictDataclassClassValidationError
 from transformers import AutoConfig, BertConfig, ModernBertConfig
 
 from hf_matryoshka import DeltaBertConfig, DeltaModernBertConfig
 from hf_matryoshka.modeling.budgets import Budget
 
-from .delta_models import BUDGETS, make_config
+from .delta_models import BUDGETS, make, make_config, outputs
 
 
 REFUSED = (ValueError, StrictDataclassClassValidationError)
@@ -94,10 +95,11 @@ def test_a_per_layer_config_becomes_the_largest_budget(config_class):
     "budgets, message",
     [
         ([], "budgets is empty"),
-        ([[0.5, 4, 5], [0.25, 4, 5], [1.0, 4, 5]], "budget w0.5-h4-d5 is not inside the next one w0.25-h4-d5"),
-        ([[0.5, 4, 3], [1.0, 2, 5], [1.0, 4, 5]], "w0.5-h4-d3 is not inside the next one w1.0-h2-d5"),
-        ([[0.5, 4, 4], [1.0, 4, 3], [1.0, 4, 5]], "w0.5-h4-d4 is not inside the next one w1.0-h4-d3"),
-        ([[[0.5, 1.0], 4, 2], [[1.0, 0.5, 1.0], 4, 3], [1.0, 4, 5]], "m0.75-h4-d2 is not inside the next one m0.8333"),
+        ([[0.5, 4, 5], [0.25, 4, 5], [1.0, 4, 5]], "w0.25-h4-d5 is inside w0.5-h4-d5, which is listed before it"),
+        ([[0.5, 4, 3], [1.0, 2, 5], [0.5, 2, 2], [1.0, 4, 5]], "w0.5-h2-d2 is inside w0.5-h4-d3, which is listed"),
+        ([[0.5, 9, 5], [1.0, 4, 5]], "w0.5-h9-d5 is not inside the last one w1.0-h4-d5"),
+        ([[0.5, 4, 6], [1.0, 4, 5]], "w0.5-h4-d6 is not inside the last one w1.0-h4-d5"),
+        ([[1.0, 4, 2], [[1.0, 0.5, 1.0, 1.0, 1.0], 4, 5]], "w1.0-h4-d2 is not inside the last one m0.9-h4-d5"),
         ([[0.5, 4, 5], [0.5, 4, 5], [1.0, 4, 5]], "two budgets have the name w0.5-h4-d5"),
         ([[0.5, 4, 5]], r"the last budget must be the full size, \[1.0, 4, 5\], but is w0.5-h4-d5"),
         ([[0.5, 4, 5], [1.0, 4, 6]], r"the last budget must be the full size, \[1.0, 4, 5\], but is w1.0-h4-d6"),
@@ -113,6 +115,23 @@ def test_a_per_layer_config_becomes_the_largest_budget(config_class):
 def test_wrong_budgets_are_refused_in_one_sentence(name, budgets, message):
     with pytest.raises(REFUSED, match=message):
         make_config(name, budgets)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_budgets_need_not_be_comparable_with_each_other(name, tmp_path):
+    model = make(name, [[0.5, 4, 3], [0.5, 4, 5], [1.0, 2, 3], [1.0, 4, 4], [1.0, 4, 5]])
+    levels = model.config.levels
+    assert model.cut("w0.5-h4-d5").config.levels == ("w0.5-h4-d3", "w0.5-h4-d5")
+    assert model.cut("w1.0-h2-d3").config.levels == ("w1.0-h2-d3",)
+    assert model.cut("w1.0-h4-d4").config.levels == ("w0.5-h4-d3", "w1.0-h2-d3", "w1.0-h4-d4")
+    for level in levels:
+        small = model.cut(level)
+        for inner in small.config.levels:
+            assert torch.equal(outputs(small, inner), outputs(model, inner))
+    model.save_pretrained(tmp_path)
+    assert torch.equal(outputs(type(model).from_pretrained(tmp_path, level=2)), outputs(model, 2))
+    with pytest.raises(ValueError, match="level w1.0-h2-d3 reads .* does not hold .* that the level before it reads"):
+        model.save_pretrained(tmp_path / "sharded", shard_by_level=True)
 
 
 @pytest.mark.parametrize("name", NAMES)
