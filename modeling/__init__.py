@@ -4,13 +4,40 @@ Importing this package registers the architectures with the AutoClasses, so that
 `trust_remote_code`. A repo itself never imports this file.
 """
 
-from transformers import AutoConfig, AutoModel
+from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
 
+from .configuration_delta_bert import DeltaBertConfig
+from .configuration_delta_modernbert import DeltaModernBertConfig
 from .configuration_matryoshka_adaptor import MatryoshkaAdaptorConfig
+from .modeling_delta_bert import DeltaBertForMaskedLM, DeltaBertForSequenceClassification, DeltaBertModel
+from .modeling_delta_modernbert import (
+    DeltaModernBertForMaskedLM,
+    DeltaModernBertForSequenceClassification,
+    DeltaModernBertModel,
+)
 from .modeling_matryoshka_adaptor import MatryoshkaAdaptorModel
 
 
 AutoConfig.register(MatryoshkaAdaptorConfig.model_type, MatryoshkaAdaptorConfig)
 AutoModel.register(MatryoshkaAdaptorConfig, MatryoshkaAdaptorModel)
+AutoConfig.register(DeltaBertConfig.model_type, DeltaBertConfig)
+AutoModel.register(DeltaBertConfig, DeltaBertModel)
+AutoModelForMaskedLM.register(DeltaBertConfig, DeltaBertForMaskedLM)
+AutoModelForSequenceClassification.register(DeltaBertConfig, DeltaBertForSequenceClassification)
+AutoConfig.register(DeltaModernBertConfig.model_type, DeltaModernBertConfig)
+AutoModel.register(DeltaModernBertConfig, DeltaModernBertModel)
+AutoModelForMaskedLM.register(DeltaModernBertConfig, DeltaModernBertForMaskedLM)
+AutoModelForSequenceClassification.register(DeltaModernBertConfig, DeltaModernBertForSequenceClassification)
 
-__all__ = ["MatryoshkaAdaptorConfig", "MatryoshkaAdaptorModel"]
+__all__ = [
+    "DeltaBertConfig",
+    "DeltaBertForMaskedLM",
+    "DeltaBertForSequenceClassification",
+    "DeltaBertModel",
+    "DeltaModernBertConfig",
+    "DeltaModernBertForMaskedLM",
+    "DeltaModernBertForSequenceClassification",
+    "DeltaModernBertModel",
+    "MatryoshkaAdaptorConfig",
+    "MatryoshkaAdaptorModel",
+]

@@ -82,7 +82,7 @@ class LevelCheckpointsMixin:
         levels[self.config.levels[-1]] = {name: tuple(tensor.shape) for name, tensor in state.items()}
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".level-shards-", dir=folder) as staging:
-            index = write_level_shards(state, levels, staging)
+            index = write_level_shards(state, levels, staging, self.row_blocks())
             staged_index = Path(staging, SAFE_WEIGHTS_INDEX_NAME)
             staged_index.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
             # The code and the configs; with no tensors given it writes no weights.

@@ -97,7 +97,10 @@ def shard_file(level: str) -> str:
 
 
 def write_level_shards(
-    state: Mapping[str, torch.Tensor], levels: Mapping[str, Mapping[str, Sequence[int]]], folder: str | os.PathLike
+    state: Mapping[str, torch.Tensor],
+    levels: Mapping[str, Mapping[str, Sequence[int]]],
+    folder: str | os.PathLike,
+    blocks: Mapping[str, int] | None = None,
 ) -> dict:
     """Write the shards, one after the other, so that at most one is copied in memory.
 
@@ -105,10 +108,20 @@ def write_level_shards(
         state (`Mapping[str, torch.Tensor]`): The tensors, none of them sharing memory with another.
         levels (`Mapping[str, Mapping[str, Sequence[int]]]`): As for [`plan_level_shards`].
         folder (`str` or `os.PathLike`): Where to write them.
+        blocks (`Mapping[str, int]`, *optional*): The tensors whose first axis holds several blocks of which each level
+            reads the leading rows, and how many. They are stored with one more axis, that of the blocks.
 
     Returns:
         `dict`: The index that belongs to them; writing it is left to the caller, once the shards are in place.
     """
+    blocks = {name: count for name, count in (blocks or {}).items() if name in state}
+    state = {
+        name: tensor.unflatten(0, (blocks[name], -1)) if name in blocks else tensor for name, tensor in state.items()
+    }
+    levels = {
+        level: {name: _with_blocks(shape, blocks.get(name)) for name, shape in shapes.items()}
+        for level, shapes in levels.items()
+    }
     plan = plan_level_shards(levels)
     needed, shards, pieces, weight_map = {}, {}, {}, {}
     for level in logging.tqdm(levels, desc="Writing level shards"):
@@ -135,8 +148,30 @@ def write_level_shards(
             "levels": needed,
             "shards": shards,
             "pieces": dict(sorted(pieces.items())),
+            **({"blocks": sorted(blocks)} if blocks else {}),
         },
     }
+
+
+def _with_blocks(shape: Sequence[int], blocks: int | None) -> tuple[int, ...]:
+    return tuple(shape) if blocks is None else (blocks, shape[0] // blocks, *shape[1:])
+
+
+def leading_part(tensor: torch.Tensor, shape: Sequence[int], blocks: int = 1) -> torch.Tensor:
+    """The leading part of a tensor, or, where its first axis holds several blocks, that of each block.
+
+    Args:
+        tensor (`torch.Tensor`): The whole.
+        shape (`Sequence[int]`): The shape of the part, all blocks together.
+        blocks (`int`, *optional*, defaults to 1): Number of blocks.
+
+    Returns:
+        `torch.Tensor` of shape `shape`, a view where there is one block.
+    """
+    if blocks == 1:
+        return tensor[tuple(slice(size) for size in shape)]
+    box = tuple(slice(size) for size in _with_blocks(shape, blocks))
+    return tensor.unflatten(0, (blocks, -1))[box].flatten(0, 1)
 
 
 def file_sha256(path: str | os.PathLike) -> str:
@@ -234,6 +269,9 @@ def read_level_shards(paths: Iterable[str | os.PathLike], index: dict) -> dict[s
                 # A tensor of its own: what is read may lie in the file, which a later save can replace.
                 state[name] = torch.empty(shape, dtype=part.dtype)
             piece.of(state[name]).copy_(part)
+    for name in index[LEVEL_SHARDS].get("blocks", []):
+        if name in state:
+            state[name] = state[name].flatten(0, 1)
     return state
 
 

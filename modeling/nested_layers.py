@@ -28,8 +28,32 @@ class NestedLinear(nn.Linear):
         columns = input.shape[-1]
         if rows is None and columns == self.in_features:
             return F.linear(input, self.weight, self.bias)
-        bias = None if self.bias is None else self.bias[:rows]
-        return F.linear(input, self.weight[:rows, :columns], bias)
+        bias = None if self.bias is None else self.leading_rows(self.bias, rows)
+        return F.linear(input, self.leading_rows(self.weight, rows)[:, :columns], bias)
+
+    def leading_rows(self, tensor: torch.Tensor, rows: int | None) -> torch.Tensor:
+        """The rows of `tensor` (of shape `(out_features, ...)`) that belong to the leading output features."""
+        return tensor[:rows]
+
+
+class NestedBlockLinear(NestedLinear):
+    """Several linear layers of equal shape in one weight, one below the other, each cut to its own leading rows.
+
+    Fused projections are such: query, key and value, or the two halves of a gated feed-forward network.
+
+    Args:
+        blocks (`int`): Number of layers in one; `out_features` is a multiple of it.
+    """
+
+    def __init__(self, in_features: int, out_features: int, blocks: int, bias: bool = True):
+        super().__init__(in_features, out_features, bias=bias)
+        self.blocks = blocks
+
+    def leading_rows(self, tensor: torch.Tensor, rows: int | None) -> torch.Tensor:
+        """As in [`NestedLinear`], but `rows` counts those of each block."""
+        if rows is None or rows * self.blocks == tensor.shape[0]:
+            return tensor
+        return tensor.unflatten(0, (self.blocks, -1))[:, :rows].flatten(0, 1)
 
 
 class NestedEmbedding(nn.Embedding):

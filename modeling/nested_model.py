@@ -7,6 +7,8 @@ from transformers import PreTrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from .level_checkpoints import LevelCheckpointsMixin
+from .level_shards import leading_part
+from .nested_layers import NestedBlockLinear
 
 
 class NestedModelMixin(LevelCheckpointsMixin):
@@ -41,8 +43,24 @@ class NestedModelMixin(LevelCheckpointsMixin):
         if not self.levels_are_slices(self.config):
             return {name: tensor.shape for name, tensor in self.state_dict().items()}
         with torch.device("meta"), no_init_weights():
-            model = type(self)(config)
+            model = self._new(config)
         return {name: tensor.shape for name, tensor in model.state_dict().items()}
+
+    def row_blocks(self) -> dict[str, int]:
+        """The tensors whose first axis holds several blocks, each cut to its own leading rows, and how many it holds.
+
+        All other tensors are cut to their leading part as a whole.
+        """
+        blocks = {}
+        for path, module in self.named_modules():
+            if isinstance(module, NestedBlockLinear):
+                names = [name for name, _ in module.named_parameters(recurse=False)]
+                blocks.update({f"{path}.{name}": module.blocks for name in names})
+        return blocks
+
+    def _new(self, config: PreTrainedConfig) -> PreTrainedModel:
+        """A model of this class and with the same parts, but another config."""
+        return type(self)(config)
 
     @torch.no_grad()
     def cut(self, level: int | str | None = None) -> PreTrainedModel:
@@ -62,9 +80,8 @@ class NestedModelMixin(LevelCheckpointsMixin):
     def _assemble(self, config: PreTrainedConfig, state: dict[str, torch.Tensor]) -> PreTrainedModel:
         """A model of this class and with this `config`, from copies of the leading slices of `state`."""
         with no_init_weights():
-            model = type(self)(config)
-        tied = self.all_tied_weights_keys
-        slices = {}
+            model = self._new(config)
+        tied, blocks, slices = self.all_tied_weights_keys, self.row_blocks(), {}
         for name, tensor in model.state_dict().items():
             if name in tied:
                 continue
@@ -73,7 +90,7 @@ class NestedModelMixin(LevelCheckpointsMixin):
                     f"{type(self).__name__} has no tensor {name}, so it cannot be cut; if adapters are around its "
                     "layers, merge them first (merge_and_unload)"
                 )
-            part = state[name].detach()[tuple(slice(size) for size in tensor.shape)]
+            part = leading_part(state[name].detach(), tensor.shape, blocks.get(name, 1))
             slices[name] = part.clone(memory_format=torch.contiguous_format)
         model.load_state_dict(slices, strict=False, assign=True)
         model.tie_weights(missing_keys=set(tied), recompute_mapping=False)

@@ -8,6 +8,8 @@ from transformers import PreTrainedModel
 
 from hf_matryoshka import MatryoshkaAdaptorConfig, MatryoshkaAdaptorModel
 
+from .modeling import delta_models
+
 
 # Also run in the processes below: loads a location with every AutoClass that it offers and compares each level.
 CHECK = '''
@@ -19,9 +21,10 @@ import transformers
 
 
 def check(location, expected, report, what, **kwargs):
-    """`expected` holds the inputs, the name of the saved class, and the outputs of it and of its base by level."""
+    """`expected` holds the inputs, the name of the saved class, and the outputs of it and of its base by level.
+    Returns the model of the saved class."""
     config = transformers.AutoConfig.from_pretrained(location, **kwargs)
-    autos = [name for name in config.auto_map if name.startswith("AutoModel")]
+    autos, saved = [name for name in config.auto_map if name.startswith("AutoModel")], None
     for auto in autos:
         model = getattr(transformers, auto).from_pretrained(location, **kwargs).eval()
         own = type(model).__name__ == expected["class"]
@@ -31,13 +34,17 @@ def check(location, expected, report, what, **kwargs):
             wanted = outputs["own" if own else "base"]
             difference = (actual - wanted).abs().max().item() if actual.shape == wanted.shape else 9
             report[f"{what} {auto} {level}"] = difference
-    return model
+        saved = model if own else saved
+    return saved
 '''
 exec(CHECK)
 
 HEADS = ("TinyNestedModel", "TinyNestedForMaskedLM", "TinyNestedForSequenceClassification")
-# The package has this class; the tests' own architecture is in no wheel.
-PACKAGED = [f"adaptor-{kind}" for kind in ("mlp", "linear", "orthogonal", "permutation")]
+ADAPTORS = [f"adaptor-{kind}" for kind in ("mlp", "linear", "orthogonal", "permutation")]
+# By name: the budgets; widths that differ from layer to layer, fewer heads, a narrower residual stream.
+DELTAS = {"DeltaBertForMaskedLM": "mixed", "DeltaModernBertForMaskedLM": "heads", "DeltaModernBertModel": "joint"}
+# The package has these classes; the tests' own architecture is in no wheel.
+PACKAGED = [*ADAPTORS, *DELTAS]
 
 
 @torch.no_grad()
@@ -74,6 +81,9 @@ def models(tiny_nested):
     for name in HEADS:
         model = tiny_nested.make(name, output_scale=2.0)
         found[name] = model, expectation(model, tokens)
+    for name, budgets in DELTAS.items():
+        model = delta_models.make(name, budgets)
+        found[name] = model, expectation(model, tokens)
     return found
 
 
@@ -92,15 +102,14 @@ def test_all_ways_give_equal_outputs(models, hub, run_script, wheel_site, tmp_pa
     output = run_script(
         CHECK
         + f"""
-import hf_matryoshka
-from hf_matryoshka import MatryoshkaAdaptorModel
+import hf_matryoshka.modeling
 
 assert hf_matryoshka.__file__.startswith({str(wheel_site)!r}), hf_matryoshka.__file__
 report = {{}}
 for name in {PACKAGED!r}:
     expected = torch.load(f"{{name}}.pt", weights_only=True)
     model = check(f"saved/{{name}}", expected, report, f"wheel {{name}}")
-    assert type(model) is MatryoshkaAdaptorModel
+    assert type(model).__module__.startswith("hf_matryoshka.modeling.")
     check(f"me/{{name}}", expected, report, f"wheel, by id {{name}}")
     model.save_pretrained(f"wheel/{{name}}")
 print("REPORT" + json.dumps(report))
@@ -149,7 +158,7 @@ print("REPORT" + json.dumps(report))
         "sharded again",
     ]
     for name in models:
-        count = 3 * (1 if name in PACKAGED else 3)
+        count = 3 * (1 if name in ADAPTORS else 3)
         expected_ways = [*ways, "wheel", "wheel, by id", "saved from the wheel"] if name in PACKAGED else ways
         for way in expected_ways:
             assert sum(key.startswith(f"{way} {name} AutoModel") for key in report) == count, (way, name)

@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 class NestedLoraLinear(LoraLinear):
     """LoRA around a [`~hf_matryoshka.modeling.nested_layers.NestedLinear`].
 
-    The leading columns of `A` and the leading rows of `B` make a level's update.
+    The leading columns of `A` and the leading rows of `B` make a level's update; around a fused layer
+    (`NestedBlockLinear`) the leading rows of each block of `B`, over one `A` that the blocks share.
 
     Supports plain LoRA (any rank, rsLoRA, dropout, merging); the DoRA-like variants and per-sample adapters are
     refused, because they have no nested form.
@@ -32,9 +33,11 @@ class NestedLoraLinear(LoraLinear):
             _refuse_variant(self, name)
             inputs = self.lora_dropout[name](self._cast_input_dtype(x, self.lora_A[name].weight.dtype))
             hidden = F.linear(inputs, self.lora_A[name].weight[:, : x.shape[-1]])
-            bias = self.lora_B[name].bias
-            update = F.linear(hidden, self.lora_B[name].weight[:rows], None if bias is None else bias[:rows])
-            result = result + (update * self.scaling[name]).to(result.dtype)
+            weight, bias = (
+                None if tensor is None else self.base_layer.leading_rows(tensor, rows)
+                for tensor in (self.lora_B[name].weight, self.lora_B[name].bias)
+            )
+            result = result + (F.linear(hidden, weight, bias) * self.scaling[name]).to(result.dtype)
         return result
 
 

@@ -2,14 +2,28 @@
 
 import pytest
 
+from . import delta_models
 from .nested_models import HEADS, KINDS, UNEVEN, make_adaptor
 
 
-@pytest.fixture(params=[*KINDS, *HEADS, "uneven"])
+# A model and its budgets: both kinds of residual stream, each head, layers of equal and of different width.
+DELTAS = [
+    "DeltaBertModel heads",
+    "DeltaBertForMaskedLM joint",
+    "DeltaBertForSequenceClassification mixed",
+    "DeltaModernBertModel mixed",
+    "DeltaModernBertForMaskedLM heads",
+    "DeltaModernBertForSequenceClassification joint",
+]
+
+
+@pytest.fixture(params=[*KINDS, *HEADS, "uneven", *DELTAS])
 def nested_model(request, tiny_nested):
-    """Every kind of adaptor, and an encoder that is nested on two axes, with each head."""
+    """Every kind of adaptor, an encoder that is nested on two axes, with each head, and the Delta encoders."""
     if request.param in KINDS:
         return make_adaptor(request.param)
+    if request.param in DELTAS:
+        return delta_models.make(*request.param.split())
     if request.param == "uneven":
         return tiny_nested.make(intermediate_sizes=UNEVEN, output_scale=0.5, hidden_act="relu")
     return tiny_nested.make(request.param)

@@ -1,0 +1,126 @@
+"""What the Delta encoders share: the cost of a budget, and its form as a stock model."""
+
+import torch
+from torch.nn import functional as F
+from transformers import PreTrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
+
+from .budgets import BUDGET_FIELDS, BudgetSizes
+from .nested_model import NestedModelMixin
+
+
+# Fields that a stock config finds by itself.
+CLASS_FIELDS = ("model_type", "auto_map", "architectures", "transformers_version")
+
+
+class BudgetedModelMixin(NestedModelMixin):
+    """Cost and stock form of an encoder whose config has budgets ([`BudgetsMixin`]).
+
+    An architecture sets `stock_class`, the class that computes a budget, and `mlp_matrices`, the number of
+    feed-forward matrices of a layer.
+    """
+
+    stock_class: type[PreTrainedModel]
+    mlp_matrices: int = 2
+
+    def cost(self, level: int | str | None = None, sequence_length: int = 128) -> dict[str, int]:
+        """What one level costs.
+
+        Args:
+            level (`int`, `str` or `None`): The level, `None` for the largest.
+            sequence_length (`int`, *optional*, defaults to 128): Tokens of a text, on which attention depends.
+
+        Returns:
+            `dict[str, int]`: `parameters` it reads; `macs`, multiplications a token (half the FLOPs) of all layers and
+            of a masked-language-modeling head, without what runs once a text (pooler, classifier);
+            `bytes_per_vector` of its float32 hidden states.
+
+        Raises:
+            ValueError: If the level does not exist.
+        """
+        sizes, tied = self.config.level_sizes(level), self.all_tied_weights_keys
+        macs = self._head_macs(sizes.hidden)
+        for layer, columns in enumerate(sizes.intermediate):
+            macs += 4 * sizes.hidden * sizes.attention + self.mlp_matrices * sizes.hidden * columns
+            macs += 2 * sizes.attention * self._attention_span(layer, sequence_length)
+        shapes = self.level_shapes(level)
+        return {
+            "parameters": sum(shape.numel() for name, shape in shapes.items() if name not in tied),
+            "macs": macs,
+            "bytes_per_vector": 4 * sizes.hidden,
+        }
+
+    def _head_macs(self, hidden: int) -> int:
+        """Multiplications of the head for one token."""
+        return 0
+
+    def _attention_span(self, layer: int, sequence_length: int) -> int:
+        """Tokens that a token of a layer attends to."""
+        return sequence_length
+
+    @torch.no_grad()
+    def to_stock(self, level: int | str | None = None, padded: bool = False) -> PreTrainedModel:
+        """A level as a stock model of transformers, which computes exactly the same.
+
+        Args:
+            level (`int`, `str` or `None`): The level, `None` for the largest.
+            padded (`bool`, *optional*, defaults to `False`): Whether to add heads and feed-forward columns of zeros
+                where a stock model cannot do without them; they change nothing and save no time.
+
+        Raises:
+            ValueError: If there is no such model; the message says why and which form there is.
+        """
+        name = self.config.level_name(level)
+        config = self._stock_config(name, self.config.level_sizes(level), padded)
+        small = self.cut(level)
+        config._attn_implementation = small.config._attn_implementation
+        with no_init_weights():
+            stock = self._new_stock(config)
+        shapes = {key: tensor.shape for key, tensor in stock.state_dict().items()}
+        blocks = small.row_blocks()
+        state = {key: _padded(value, shapes[key], blocks.get(key, 1)) for key, value in small.state_dict().items()}
+        # The tensors themselves: a cast would also take what is computed in float32, such as rotary frequencies.
+        stock.load_state_dict(state, assign=True)
+        stock.tie_weights()
+        return stock.to(small.device).train(self.training)
+
+    def _new_stock(self, config: PreTrainedConfig) -> PreTrainedModel:
+        return self.stock_class(config)
+
+    def _stock_config(self, name: str, sizes: BudgetSizes, padded: bool) -> PreTrainedConfig:
+        kind = self.stock_class.__name__
+        widths, heads = sorted(set(sizes.intermediate)), sizes.heads
+        if len(widths) > 1 and not padded:
+            raise ValueError(
+                f"the layers of level {name} have the feed-forward widths {', '.join(map(str, sizes.intermediate))}, "
+                f"but those of {kind} have one width; padded with zeros it can be stock"
+            )
+        if sizes.attention != sizes.hidden:
+            heads, rest = divmod(sizes.hidden, sizes.head_dim)
+            if rest or heads < sizes.heads:
+                raise ValueError(
+                    f"level {name} has {sizes.heads} heads of width {sizes.head_dim}, which no number of heads of "
+                    f"{kind} with the hidden size {sizes.hidden} can hold; only its own code can run it"
+                )
+            if not padded:
+                raise ValueError(
+                    f"level {name} has {sizes.heads} heads of width {sizes.head_dim}, but a {kind} of hidden size "
+                    f"{sizes.hidden} has {heads} of them; padded with zeros it can be stock, and so can a model that "
+                    "was trained with residual='joint'"
+                )
+        fields = self.config.cut(name).to_dict()
+        for field in (*BUDGET_FIELDS, *CLASS_FIELDS):
+            fields.pop(field, None)
+        return self.stock_class.config_class(
+            **{**fields, "intermediate_size": widths[-1], "num_attention_heads": heads}
+        )
+
+
+def _padded(tensor: torch.Tensor, shape: torch.Size, blocks: int) -> torch.Tensor:
+    """`tensor` with zeros after its end on every axis, after that of each block on the first."""
+    if tensor.shape == shape:
+        return tensor
+    rows = tensor.unflatten(0, (blocks, -1))
+    full = (blocks, shape[0] // blocks, *shape[1:])
+    missing = [large - small for large, small in zip(full, rows.shape, strict=True)]
+    return F.pad(rows, [side for size in reversed(missing) for side in (0, size)]).flatten(0, 1)

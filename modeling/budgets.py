@@ -1,0 +1,265 @@
+"""Budgets of width, heads and depth: the levels of the Delta encoders."""
+
+import copy
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .levels import LevelsMixin
+
+
+# Arguments of a config that decide others: they must be known when it is built.
+BUDGET_FIELDS = ("budgets", "residual", "head_dim", "full_intermediate_size", "per_layer_config")
+RESIDUALS = ("full", "joint")
+DEFAULT_FRACTIONS = (0.5, 0.75)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """One nested size of an encoder.
+
+    Args:
+        widths (`tuple[float, ...]`): For each layer, the share of the feed-forward columns, in `(0, 1]`.
+        heads (`int`): Attention heads of every layer.
+        depth (`int`): Layers, counted from the input.
+        uniform (`bool`): Whether the budget was given with one width for all layers.
+    """
+
+    widths: tuple[float, ...]
+    heads: int
+    depth: int
+    uniform: bool = True
+
+    @classmethod
+    def parse(cls, entry: list | tuple) -> "Budget":
+        """A budget from an entry of a config, `[width, heads, depth]`; `width` is a number or one number a layer.
+
+        Raises:
+            ValueError: If it is not such an entry.
+        """
+        if len(entry) != 3:
+            raise ValueError(f"budget {list(entry)} must be [width, heads, depth], for example [0.5, 6, 6]")
+        width, heads, depth = entry
+        if not isinstance(heads, int) or not isinstance(depth, int) or heads < 1 or depth < 1:
+            raise ValueError(f"budget {list(entry)} must have whole numbers of heads and layers, at least 1 of each")
+        uniform = isinstance(width, (int, float))
+        widths = (float(width),) * depth if uniform else tuple(float(share) for share in width)
+        if len(widths) != depth:
+            raise ValueError(
+                f"budget {list(entry)} has {len(widths)} widths for {depth} layers; give one number or one a layer"
+            )
+        if not all(0 < share <= 1 for share in widths):
+            raise ValueError(f"budget {list(entry)} must have widths above 0 and up to 1, the full width")
+        return cls(widths, heads, depth, uniform)
+
+    @property
+    def name(self) -> str:
+        """`"w0.5-h6-d6"`, or `"m0.5-h6-d6"` with the mean width where the layers differ (Mix'n'Match)."""
+        mean = round(sum(self.widths) / self.depth, 4)
+        return f"{'w' if len(set(self.widths)) == 1 else 'm'}{mean}-h{self.heads}-d{self.depth}"
+
+    def fits_in(self, other: "Budget") -> bool:
+        """Whether this budget is, on each axis and in each layer, no larger than `other`."""
+        pairs = zip(self.widths, other.widths, strict=False)
+        return self.heads <= other.heads and self.depth <= other.depth and all(a <= b for a, b in pairs)
+
+
+@dataclass(frozen=True)
+class BudgetSizes:
+    """What a budget means in tensors.
+
+    Args:
+        hidden (`int`): Width of the residual stream.
+        heads (`int`): Attention heads.
+        head_dim (`int`): Width of a head.
+        intermediate (`tuple[int, ...]`): Feed-forward columns of each layer, as many entries as layers.
+    """
+
+    hidden: int
+    heads: int
+    head_dim: int
+    intermediate: tuple[int, ...]
+
+    @property
+    def attention(self) -> int:
+        """Width of all heads together."""
+        return self.heads * self.head_dim
+
+
+class BudgetsMixin(LevelsMixin):
+    """Budgets as levels; mixed into a config that declares `budgets`, `residual`, `head_dim` and
+    `full_intermediate_size` beside the usual sizes of an encoder, which are those of the largest budget.
+
+    Every budget is inside the last one, the full size, and none is inside one that is listed before it. Two budgets
+    need not be comparable, such as half the width of all layers and all the width of half the layers; only where each
+    is inside the next can the weights be saved in shards by level.
+
+    A width is a share of `full_intermediate_size`, rounded to the nearest column. A cut model keeps this unit,
+    so its levels keep their names. Where the layers of the largest budget differ in width, they are also listed in
+    `per_layer_config`, the form that transformers has for it.
+    """
+
+    # Type of the stock configs that are taken, too.
+    stock_model_type: ClassVar[str]
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict, dict]:
+        """[`~transformers.PreTrainedConfig.get_config_dict`]; that of a stock model is one of this class."""
+        config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if config_dict.get("model_type") == cls.stock_model_type:
+            config_dict = {name: value for name, value in config_dict.items() if name != "model_type"}
+        return config_dict, kwargs
+
+    @classmethod
+    def from_dict(cls, config_dict: dict, **kwargs):
+        """[`~transformers.PreTrainedConfig.from_dict`], with budgets among the arguments validated as well."""
+        given = {name: kwargs.pop(name) for name in BUDGET_FIELDS if name in kwargs}
+        config_dict = {name: value for name, value in config_dict.items() if name != "model_type"}
+        return super().from_dict({**config_dict, **given}, **kwargs)
+
+    def _set_budgets(self, per_layer_config: dict | None) -> dict | None:
+        """Derive what is not given, before the fields are validated; returns the `per_layer_config` to set.
+
+        Args:
+            per_layer_config (`dict`, *optional*): As for any config; it may set `intermediate_size` only.
+        """
+        given = None if not per_layer_config else self._per_layer_sizes(per_layer_config)
+        if self.head_dim is None:
+            if self.hidden_size % self.num_attention_heads:
+                raise ValueError(
+                    f"hidden_size {self.hidden_size} is no multiple of num_attention_heads "
+                    f"{self.num_attention_heads}; give head_dim, or another number of heads"
+                )
+            self.head_dim = self.hidden_size // self.num_attention_heads
+        if self.full_intermediate_size is None:
+            self.full_intermediate_size = max(given) if given else self.intermediate_size
+        if self.budgets is None:
+            self.budgets = self._default_budgets(given)
+        else:
+            self.budgets = [_plain(entry) for entry in self.budgets]
+        if not self.budgets or any(len(entry) != 3 for entry in self.budgets):
+            return None  # `validate_budgets` says what is wrong
+        try:
+            sizes = self.level_sizes(None).intermediate
+        except ValueError:
+            return None
+        if given is not None and list(sizes) != given:
+            raise ValueError(f"per_layer_config has the widths {given}, but the last budget has {list(sizes)}")
+        if given is not None:
+            self.intermediate_size = max(given)
+        return _per_layer_config(sizes)
+
+    def _per_layer_sizes(self, per_layer_config: dict) -> list[int]:
+        sizes = [self.intermediate_size] * self.num_hidden_layers
+        for layer, fields in per_layer_config.items():
+            if set(fields) - {"intermediate_size"} or not 0 <= int(layer) < len(sizes):
+                raise ValueError(
+                    f"per_layer_config sets {', '.join(sorted(fields))} of layer {layer}; it may set "
+                    f"intermediate_size only, of the layers 0 to {len(sizes) - 1}"
+                )
+            sizes[int(layer)] = fields.get("intermediate_size", sizes[int(layer)])
+        return sizes
+
+    def _default_budgets(self, sizes: list[int] | None) -> list[list]:
+        heads, depth = self.num_attention_heads, self.num_hidden_layers
+        unit = self.full_intermediate_size
+        widths = [size / unit for size in sizes or [self.intermediate_size] * depth]
+        budgets = []
+        for share in (*DEFAULT_FRACTIONS, 1):
+            layers = max(1, round(share * depth))
+            # Fewer heads in a full residual stream have no stock form, so the default keeps them all there.
+            kept = heads if self.residual == "full" else max(1, round(share * heads))
+            parts = [share * width for width in widths[:layers]]
+            budgets.append([parts[0] if len(set(parts)) == 1 else parts, kept, layers])
+        return budgets
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Level names, `"w<width>-h<heads>-d<depth>"`, smallest first."""
+        return tuple(Budget.parse(entry).name for entry in self.budgets)
+
+    def budget(self, level: int | str | None = None) -> Budget:
+        """The budget of a level, `None` for the largest; raises `ValueError` if there is none."""
+        index = len(self.budgets) - 1 if level is None else self.level_index(level)
+        return Budget.parse(self.budgets[index])
+
+    def level_sizes(self, level: int | str | None = None) -> BudgetSizes:
+        """The sizes of the tensors of a level.
+
+        Args:
+            level (`int`, `str` or `None`): The level, `None` for the largest.
+
+        Raises:
+            ValueError: If the level does not exist.
+        """
+        budget = self.budget(level)
+        columns = tuple(max(1, round(share * self.full_intermediate_size)) for share in budget.widths)
+        hidden = self.hidden_size if self.residual == "full" else budget.heads * self.head_dim
+        return BudgetSizes(hidden, budget.heads, self.head_dim, columns)
+
+    def cut(self, level: int | str | None = None):
+        """Config of a level as a model of its own, with those levels that are inside it.
+
+        Raises:
+            ValueError: If the level does not exist.
+        """
+        index, sizes = self.level_index(level), self.level_sizes(level)
+        config = copy.deepcopy(self)
+        config.per_layer_config = None
+        budget = self.budget(level)
+        config.budgets = [entry for entry in config.budgets[: index + 1] if Budget.parse(entry).fits_in(budget)]
+        config.hidden_size, config.num_attention_heads = sizes.hidden, sizes.heads
+        config.intermediate_size, config.num_hidden_layers = max(sizes.intermediate), len(sizes.intermediate)
+        if getattr(config, "layer_types", None) is not None:
+            config.layer_types = config.layer_types[: config.num_hidden_layers]
+        config.per_layer_config = _per_layer_config(sizes.intermediate)
+        return config
+
+    def validate_residual(self):
+        if self.residual not in RESIDUALS:
+            raise ValueError(f"residual {self.residual!r} does not exist; choose one of {', '.join(RESIDUALS)}")
+        attention = self.head_dim * self.num_attention_heads
+        if self.residual == "joint" and self.hidden_size != attention:
+            raise ValueError(
+                f"residual 'joint' needs hidden_size = head_dim * heads, but {self.hidden_size} is not "
+                f"{self.head_dim} * {self.num_attention_heads}; use residual 'full'"
+            )
+
+    def validate_budgets(self):
+        if not self.budgets:
+            raise ValueError("budgets is empty; give at least one [width, heads, depth], such as [1.0, 12, 12]")
+        budgets = [Budget.parse(entry) for entry in self.budgets]
+        for index, budget in enumerate(budgets):
+            if not budget.fits_in(budgets[-1]):
+                raise ValueError(
+                    f"budget {budget.name} is not inside the last one {budgets[-1].name}, which must be the full "
+                    "size; give it no more width (in any layer), heads or depth"
+                )
+            for earlier in budgets[:index]:
+                if budget.fits_in(earlier) and budget.name != earlier.name:
+                    raise ValueError(
+                        f"budget {budget.name} is inside {earlier.name}, which is listed before it; list the smallest "
+                        "first"
+                    )
+        names = [budget.name for budget in budgets]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(f"two budgets have the name {twice}; give each size once")
+        last, columns = budgets[-1], max(self.level_sizes(None).intermediate)
+        size = self._getattr_without_heterogeneous_validation("intermediate_size")
+        if (last.heads, last.depth, columns) != (self.num_attention_heads, self.num_hidden_layers, size):
+            width = round(size / self.full_intermediate_size, 4)
+            raise ValueError(
+                f"the last budget must be the full size, [{width}, {self.num_attention_heads}, "
+                f"{self.num_hidden_layers}], but is {last.name}"
+            )
+
+
+def _plain(entry: list | tuple) -> list:
+    """An entry as JSON would have it."""
+    return [list(value) if isinstance(value, (list, tuple)) else value for value in entry]
+
+
+def _per_layer_config(sizes: tuple[int, ...]) -> dict[int, dict[str, int]] | None:
+    """The layers that are narrower than the widest; `None` if there are none."""
+    narrow = {layer: {"intermediate_size": size} for layer, size in enumerate(sizes) if size < max(sizes)}
+    return narrow or None

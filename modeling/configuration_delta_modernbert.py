@@ -1,0 +1,60 @@
+"""Configuration of the Delta ModernBERT."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import ModernBertConfig
+
+from .budgets import BudgetsMixin
+
+
+AUTO_MAP = {
+    "AutoConfig": "configuration_delta_modernbert.DeltaModernBertConfig",
+    "AutoModel": "modeling_delta_modernbert.DeltaModernBertModel",
+    "AutoModelForMaskedLM": "modeling_delta_modernbert.DeltaModernBertForMaskedLM",
+    "AutoModelForSequenceClassification": "modeling_delta_modernbert.DeltaModernBertForSequenceClassification",
+}
+
+
+@strict
+class DeltaModernBertConfig(BudgetsMixin, ModernBertConfig):
+    r"""
+    Configuration of a ModernBERT whose levels are budgets of width, heads and depth. The config of a stock ModernBERT
+    is one, too: its weights (also those of Ettin and RexBERT, which are ModernBERTs) load unchanged, with the default
+    budgets.
+
+    Args:
+        budgets (`list[list]`, *optional*):
+            The levels, smallest first, each `[width, heads, depth]` and inside the last, which is the full size.
+            `width` is a share of the feed-forward columns, or a list with one share a layer (Mix'n'Match). By default
+            half, three quarters and all of the width and the layers; with `residual="joint"` also of the heads.
+        residual (`str`, *optional*, defaults to `"full"`):
+            `"full"`: the hidden states of every level have the full width; fewer heads then have no stock form except
+            one padded with zeros. `"joint"`: their width is `head_dim` times the heads, and every level with one
+            feed-forward width is a stock ModernBERT.
+        head_dim (`int`, *optional*):
+            Width of a head; by default `hidden_size / num_attention_heads`.
+        full_intermediate_size (`int`, *optional*):
+            The feed-forward columns that a width of 1 stands for; `intermediate_size` by default, larger in a model
+            that was cut.
+
+    All other arguments are those of [`~transformers.ModernBertConfig`]. `per_layer_config` may set the
+    `intermediate_size` of layers, which then are those of the largest budget.
+    """
+
+    model_type = "delta_modernbert"
+    stock_model_type = "modernbert"
+
+    budgets: list[list[float | int | list[float | int]]] | None = None
+    residual: str = "full"
+    head_dim: int | None = None
+    full_intermediate_size: int | None = None
+
+    def __post_init__(self, **kwargs):
+        kwargs["per_layer_config"] = self._set_budgets(kwargs.get("per_layer_config"))
+        # `save_pretrained` writes only the class that is saved; every AutoClass must work from every saved folder.
+        kwargs["auto_map"] = {**AUTO_MAP, **(kwargs.get("auto_map") or {})}
+        super().__post_init__(**kwargs)
+
+
+DeltaModernBertConfig.register_for_auto_class()
+
+__all__ = ["DeltaModernBertConfig"]
