@@ -12,7 +12,7 @@ def pack(
     texts: Annotated[
         Path,
         typer.Argument(
-            help="Texts: a .txt file with one a line, a .jsonl file (either also as .gz), or a BEIR folder (documents)."
+            help="Texts: a .txt file with one a line, a .jsonl file (or .gz of these), or a BEIR folder (documents)."
         ),
     ],
     output: Annotated[Path, typer.Argument(help="New folder for the rows, for datasets.load_from_disk.")],

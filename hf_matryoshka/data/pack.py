@@ -42,8 +42,8 @@ def pack_texts(
 
     Each document keeps its special tokens; one that is longer than a row becomes several sequences. Rows are filled by
     best-fit-decreasing ([`~data.packing.best_fit_decreasing`]) within a buffer of texts, so that memory does not grow
-    with the corpus. Every packed buffer is written as soon as it is ready: a call that was interrupted goes on where it
-    stopped, given the same texts and settings. The rows do not depend on `num_proc`.
+    with the corpus. Every packed buffer is written as soon as it is ready: a call that was interrupted goes on where
+    it stopped, given the same texts and settings. The rows do not depend on `num_proc`.
 
     Args:
         texts (`Iterable[str]`):

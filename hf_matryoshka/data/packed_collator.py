@@ -149,9 +149,8 @@ class PackedMlmCollator:
 
     def _mask(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         digest = hashlib.sha256(f"{self.seed} {self.epoch} ".encode() + tokens.numpy().astype(np.int32).tobytes())
-        self.masker.generator = torch.Generator().manual_seed(
-            int.from_bytes(digest.digest()[:8], "little", signed=True)
-        )
+        seed = int.from_bytes(digest.digest()[:8], "little", signed=True)
+        self.masker.generator = torch.Generator().manual_seed(seed)
         special = torch.isin(tokens, self.special_ids)[None]
         masked, labels = self.masker.torch_mask_tokens(tokens[None].clone(), special_tokens_mask=special)
         return masked[0], labels[0]

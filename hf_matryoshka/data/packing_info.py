@@ -76,7 +76,7 @@ class PackingInfo:
         positions = getattr(config, "max_position_embeddings", None)
         if positions is not None and self.max_length > positions:
             raise ValueError(
-                f"the corpus has documents of up to {self.max_length} tokens, but the model has {positions} positions; "
+                f"documents of the corpus have up to {self.max_length} tokens, the model has {positions} positions; "
                 f"pack it with a max_length of at most {positions}"
             )
 

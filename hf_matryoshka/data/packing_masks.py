@@ -13,9 +13,8 @@ from transformers.masking_utils import (
 
 
 if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
     from transformers import PreTrainedConfig
-
-AttentionMask = "torch.Tensor | BlockMask | dict[str, torch.Tensor | BlockMask]"
 
 
 def segment_ids(seq_lengths: Sequence[Sequence[int]], length: int) -> torch.Tensor:
@@ -63,7 +62,7 @@ def _numbered(lengths: Sequence[int], length: int) -> tuple[torch.Tensor, torch.
 
 def packed_attention_mask(
     config: "PreTrainedConfig", segments: torch.Tensor, dtype: torch.dtype = torch.float32
-) -> AttentionMask:
+) -> "torch.Tensor | BlockMask | dict[str, torch.Tensor | BlockMask]":
     """Block-diagonal attention mask: a token sees the tokens of its own segment, and no other.
 
     Stock encoders ignore restarted positions, so packed documents would see each other; they do take a mask that is
