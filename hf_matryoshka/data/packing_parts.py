@@ -116,11 +116,11 @@ def _lists(values: np.ndarray, offsets: np.ndarray) -> pa.ListArray:
 @contextmanager
 def progress_bars(shown: bool) -> Iterator[None]:
     """`datasets` with or without its progress bars, which are a switch of the whole process."""
-    if shown or datasets.areprogress_bars_disabled():
+    if shown or datasets.are_progress_bars_disabled():
         yield
         return
-    datasets.disableprogress_bars()
+    datasets.disable_progress_bars()
     try:
         yield
     finally:
-        datasets.enableprogress_bars()
+        datasets.enable_progress_bars()

@@ -20,7 +20,5 @@ def documents():
     """300 generated texts of 1 to 120 words; some are equal, one has no token."""
     words = "the cat dog bird fish river city gene cell protein drug of in and is large small x1 zebra".split()
     rng = random.Random(0)
-    return [" ".join(rng.choices(words, k=min(120, int(rng.expovariate(1 / 15)) + 1))) for _ in range(298)] + [
-        "",
-        "cat",
-    ]
+    sizes = [min(120, int(rng.expovariate(1 / 15)) + 1) for _ in range(298)]
+    return [" ".join(rng.choices(words, k=size)) for size in sizes] + ["", "cat"]

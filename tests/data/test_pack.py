@@ -214,5 +214,12 @@ def test_real_texts_fill_the_rows(tmp_path, max_length):
     assert info.useful_tokens >= 0.99
 
 
+def test_progress_is_shown_unless_it_is_not_wanted(documents, mlm_tokenizer, tmp_path, capsys):
+    pack_texts(documents, tmp_path / "a", mlm_tokenizer, max_length=64, total=len(documents))
+    assert "Packing: 100%" in capsys.readouterr().err
+    pack_texts(documents, tmp_path / "b", mlm_tokenizer, max_length=64, progress=False)
+    assert capsys.readouterr().err == ""
+
+
 def test_generated_texts_fill_the_rows(documents, mlm_tokenizer, tmp_path):
     assert pack_texts(documents * 10, tmp_path / "rows", mlm_tokenizer, max_length=128).useful_tokens >= 0.99
