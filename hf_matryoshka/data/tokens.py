@@ -71,12 +71,10 @@ def split_into_sequences(
     """
     before, after = special_affixes(tokenizer)
     room = max_length - len(before) - len(after)
-    # `truncation=False` and `padding=False` also override what the tokenizer file itself may ask for.
+    # A call without `truncation` and `padding` does neither, whatever the tokenizer file itself may ask for.
     encoded = tokenizer(
         batch["text"],
         add_special_tokens=False,
-        truncation=False,
-        padding=False,
         return_attention_mask=False,
         return_token_type_ids=False,
         verbose=False,
