@@ -3,7 +3,8 @@
     python benchmarks/delta_packing.py --data ../shared/data --out benchmarks/results/delta_packing.json
 
 All systems see the same sequences: documents with their special tokens, split at the length without dropping a token.
-`packed` are rows filled by best-fit-decreasing with block-diagonal masks; `dynamic_padding` are batches in random
+`packed` are rows filled by best-fit-decreasing with attention document by document (`"packed_sdpa"`), and
+`packed_block_mask` the same rows with dense block-diagonal masks; `dynamic_padding` are batches in random
 order, padded to their longest sequence; `length_sorted` are batches of the sequences in order of their length, the
 best that padding can do (its batches hold texts of one length only, which training may not want). A batch of each has
 about `--tokens` tokens (`length_sorted`: on average), so all three make equally large steps.
@@ -36,14 +37,15 @@ from transformers import (
 )
 
 from hf_matryoshka.data.pack import pack_texts
+from hf_matryoshka.data.packed_attention import PACKED_SDPA
 from hf_matryoshka.data.packed_collator import PackedMlmCollator
-from hf_matryoshka.data.packing_masks import add_packed_mask
+from hf_matryoshka.data.packing_masks import add_packed_mask, flash_attention_inputs
 from hf_matryoshka.data.texts import read_texts
 from hf_matryoshka.evaluation.report import write_report
 
 
 CORPORA = {"ecommerce": "ecommerce/ecom_texts.jsonl.gz", "scifact": "scifact"}
-SYSTEMS = ("packed", "dynamic_padding", "length_sorted")
+SYSTEMS = ("packed", "packed_block_mask", "dynamic_padding", "length_sorted")
 SHAPE = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4}
 
 
@@ -80,14 +82,17 @@ def tokens_of(batch: list[list[list[int]]]) -> int:
     return sum(len(sequence) for row in batch for sequence in row)
 
 
-def seconds_of_step(model: PreTrainedModel, collator: PackedMlmCollator, batch: list, packed: bool) -> float:
+def seconds_of_step(model: PreTrainedModel, collator: PackedMlmCollator, batch: list, system: str) -> float:
+    model.set_attn_implementation(PACKED_SDPA if system == "packed" else "sdpa")
     rows = [{"input_ids": sum(row, []), "seq_lengths": list(map(len, row))} for row in batch]
     inputs = collator(rows)
     segments = inputs.pop("segment_ids")
+    if system == "packed":
+        inputs = flash_attention_inputs(inputs, [row["seq_lengths"] for row in rows])
     start = time.perf_counter()
-    if packed:
+    if system == "packed_block_mask":
         inputs = add_packed_mask({**inputs, "segment_ids": segments}, model.config)
-    else:
+    elif system != "packed":
         # One document a row: segment 0 is the document, segment 1 the padding.
         inputs["attention_mask"] = (segments == 0).long()
     model(**inputs).loss.backward()
@@ -128,28 +133,34 @@ def main() -> None:
             sizes = np.array([len(row[0]) for row in single])
             rng = np.random.default_rng(0)
             documents = max(1, round(arguments.tokens / sizes.mean()))
+            full = batches_of(packed, rng.permutation(len(packed)), max(1, arguments.tokens // length))
             batches = {
-                "packed": batches_of(packed, rng.permutation(len(packed)), max(1, arguments.tokens // length)),
+                "packed": full,
+                "packed_block_mask": full,
                 "dynamic_padding": batches_of(single, rng.permutation(len(single)), documents),
                 "length_sorted": batches_of(single, np.argsort(sizes, kind="stable"), documents),
             }
             setting = {"split": str(length), "corpus": corpus}
             for system, found in batches.items():
                 share = info.useful_tokens
-                if system != "packed":
+                if system in ("dynamic_padding", "length_sorted"):
                     share = int(sizes.sum()) / sum(map(positions, found))
                 rows.append({"system": system, **setting, "metric": "useful_tokens", "value": share})
                 print(rows[-1])
-            rows[-3] |= {"pack_seconds": pack_seconds, "num_tokens": info.num_tokens, "num_rows": info.num_rows}
+            rows[-len(SYSTEMS)] |= {
+                "pack_seconds": pack_seconds,
+                "num_tokens": info.num_tokens,
+                "num_rows": info.num_rows,
+            }
             for kind in ("bert", "modernbert"):
                 rates = {system: [] for system in SYSTEMS}
                 model = build_model(kind, tokenizer, length).train()
                 for system in SYSTEMS:
-                    seconds_of_step(model, collator, batches[system][0], system == "packed")
+                    seconds_of_step(model, collator, batches[system][0], system)
                 for round_number in range(arguments.rounds):
                     for system in SYSTEMS:
                         taken = spread(batches[system], arguments.batches, round_number, arguments.rounds)
-                        seconds = sum(seconds_of_step(model, collator, batch, system == "packed") for batch in taken)
+                        seconds = sum(seconds_of_step(model, collator, batch, system) for batch in taken)
                         rates[system].append(sum(map(tokens_of, taken)) / seconds)
                     bar.update()
                 for system in SYSTEMS:

@@ -14,7 +14,7 @@ from .packing_masks import (
     packed_attention_mask,
     packed_position_ids,
     segment_ids,
-    uses_flash_attention,
+    takes_bounds,
 )
 
 
@@ -35,8 +35,9 @@ class PackedMlmCollator:
         config (`PreTrainedConfig`, *optional*):
             Config of the model (from a loaded model, which knows its attention). With it a batch holds what a stock
             model takes: an `attention_mask` for eager, sdpa and flex attention, or one row without padding and the
-            bounds of its sequences for flash attention. Without it a batch holds `segment_ids`, from which
-            [`~data.packing_masks.add_packed_mask`] makes the mask on the device.
+            bounds of its sequences for flash attention and `"packed_sdpa"`, which saves a CPU most of the work.
+            Without it a batch holds `segment_ids`, from which [`~data.packing_masks.add_packed_mask`] makes the mask
+            on the device.
         mlm_probability (`float`, *optional*, defaults to 0.3):
             Share of the tokens to predict, as in ModernBERT (arXiv 2412.13663).
         mask_replace_prob (`float`, *optional*, defaults to 0.8):
@@ -123,7 +124,7 @@ class PackedMlmCollator:
             "labels": labels,
             "position_ids": packed_position_ids(lengths, length, self.position_ids_start),
         }
-        if self.config is not None and uses_flash_attention(self.config):
+        if self.config is not None and takes_bounds(self.config):
             return flash_attention_inputs(inputs, lengths)
         segments = segment_ids(lengths, length)
         if self.config is None:

@@ -11,6 +11,8 @@ from transformers.masking_utils import (
     packed_sequence_mask_function,
 )
 
+from .packed_attention import PACKED_SDPA
+
 
 if TYPE_CHECKING:
     from torch.nn.attention.flex_attention import BlockMask
@@ -83,14 +85,14 @@ def packed_attention_mask(
         `attention_mask`.
 
     Raises:
-        ValueError: if the config has no attention implementation, or one that takes no mask (flash attention:
-            [`flash_attention_inputs`]).
+        ValueError: if the config has no attention implementation, or one that takes no mask (flash attention
+            and packed_sdpa: [`flash_attention_inputs`]).
     """
     implementation = config._attn_implementation
-    if implementation is None or uses_flash_attention(config):
+    if implementation is None or takes_bounds(config):
         raise ValueError(
             f"no mask can be made for the attention implementation {implementation!r}: it must be eager, sdpa or "
-            "flex_attention, in the config of a loaded model (flash attention takes flash_attention_inputs)"
+            "flex_attention, in the config of a loaded model (flash attention and packed_sdpa take the bounds instead)"
         )
     settings = {
         "config": config,
@@ -105,15 +107,16 @@ def packed_attention_mask(
     return {"full_attention": full, "sliding_attention": create_bidirectional_sliding_window_mask(**settings)}
 
 
-def uses_flash_attention(config: "PreTrainedConfig") -> bool:
-    """Whether the attention of a model takes the lengths of sequences instead of a mask."""
-    return "flash" in (config._attn_implementation or "")
+def takes_bounds(config: "PreTrainedConfig") -> bool:
+    """Whether the attention of a model takes the bounds of the sequences instead of a mask."""
+    implementation = config._attn_implementation or ""
+    return implementation == PACKED_SDPA or "flash" in implementation
 
 
 def flash_attention_inputs(
     inputs: Mapping[str, torch.Tensor], seq_lengths: Sequence[Sequence[int]]
 ) -> dict[str, torch.Tensor | int]:
-    """A padded batch as one row without padding, with the bounds of its sequences for flash attention.
+    """A padded batch as one row without padding, with the bounds of its sequences (flash attention, `"packed_sdpa"`).
 
     Unlike `transformers.DataCollatorWithFlattening`, which is for causal labels, it leaves the label of the first
     token of a sequence alone.

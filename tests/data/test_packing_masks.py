@@ -140,8 +140,31 @@ def test_flash_attention_gets_the_bounds_of_the_documents(model, input_ids):
     assert difference_to_alone(model, input_ids, hidden) <= 1e-5
 
 
+def test_attention_document_by_document(model, input_ids):
+    """Also its gradients, and a padded batch of the same model."""
+    positions = packed_position_ids(LENGTHS, LENGTH)
+    flat = flash_attention_inputs({"input_ids": input_ids, "position_ids": positions}, LENGTHS)
+    mask = (segment_ids([[20], [5]], LENGTH) == 0).long()
+    padded = {"input_ids": input_ids[:, :48], "attention_mask": mask[:, :48]}
+    weight = model.get_input_embeddings().weight
+    found = {}
+    for implementation in ("packed_sdpa", "sdpa"):
+        model.set_attn_implementation(implementation)
+        with torch.enable_grad():
+            if implementation == "sdpa":
+                masks = packed_attention_mask(model.config, segment_ids(LENGTHS, LENGTH))
+                hidden = model(input_ids, position_ids=positions, attention_mask=masks).last_hidden_state
+                hidden = torch.cat([hidden[0], hidden[1, :45]])
+            else:
+                hidden = model(**flat).last_hidden_state[0]
+            (gradient,) = torch.autograd.grad(hidden.square().mean(), weight)
+        found[implementation] = (hidden, gradient, model(**padded).last_hidden_state[mask[:, :48] == 1])
+    for ours, stock in zip(*found.values(), strict=True):
+        assert (ours - stock).abs().max() <= 1e-5
+
+
 def test_attention_without_masks_is_refused(model):
-    for implementation in (None, "flash_attention_2"):
+    for implementation in (None, "flash_attention_2", "packed_sdpa"):
         model.config._attn_implementation_internal = implementation
         with pytest.raises(ValueError, match=f"attention implementation {implementation!r}: it must be eager, sdpa"):
             packed_attention_mask(model.config, segment_ids(LENGTHS, LENGTH))
