@@ -63,7 +63,7 @@ def packed_sdpa_attention(
         allowed = used[:, None, None, :]
         if sliding_window is not None:
             allowed = allowed & ((offset[:, None] - offset).abs() < sliding_window)
-            # Rows of padding must see something, or they are NaN.
+            # Rows of padding see everything: some kernels give NaN where there is nothing to see.
             allowed = allowed | ~used[:, None, :, None]
         states = [tensor[0][:, place].transpose(0, 1) for tensor in (query, key, value)]
         output = scaled_dot_product_attention(*states, attn_mask=allowed, dropout_p=dropout, scale=scaling)
