@@ -35,7 +35,7 @@ class PackedMlmCollator:
         config (`PreTrainedConfig`, *optional*):
             Config of the model (from a loaded model, which knows its attention). With it a batch holds what a stock
             model takes: an `attention_mask` for eager, sdpa and flex attention, or one row without padding and the
-            bounds of its sequences for flash attention and `"packed_sdpa"`, which saves a CPU most of the work.
+            bounds of its sequences for flash attention and `"packed_sdpa"`, which is faster where rows are long.
             Without it a batch holds `segment_ids`, from which [`~data.packing_masks.add_packed_mask`] makes the mask
             on the device.
         mlm_probability (`float`, *optional*, defaults to 0.3):
