@@ -2,7 +2,7 @@
 
 import typer
 
-from . import embed, evaluate, export, family, hub, push, quickstart, select, train
+from . import embed, evaluate, export, family, hub, pack, push, quickstart, select, train
 
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app.command()(quickstart.quickstart)
 app.command()(embed.embed)
 app.command()(evaluate.evaluate)
 app.command()(export.export)
+app.command()(pack.pack)
 app.command()(push.push)
 app.command()(select.select)
 

@@ -1,12 +1,11 @@
 """Folders in the format of BEIR (Thakur et al., arXiv 2104.08663): corpus, queries and qrels as plain files."""
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from .files import write_beside
+from .lines import read_lines
 from .retrieval import Qrels, RetrievalDataset
 
 
@@ -94,24 +93,8 @@ def _find(folder: Path, name: str) -> Path:
     raise FileNotFoundError(f"{folder} has no {name} and no {name}.gz; a BEIR folder needs one of them")
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines that are not blank, of a plain or gzipped UTF-8 file."""
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        with opener(path, "rt", encoding="utf-8-sig") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield number, line.rstrip("\n")
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise ValueError(f"{path} is not a whole gzip file ({error}); download or compress it again") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8"
-        ) from error
-
-
 def _records(path: Path) -> Iterator[tuple[str, dict]]:
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         try:
             record = json.loads(line)
         except json.JSONDecodeError as error:
@@ -125,7 +108,7 @@ def _records(path: Path) -> Iterator[tuple[str, dict]]:
 
 def _read_qrels(path: Path) -> Qrels:
     qrels: Qrels = {}
-    for number, line in _lines(path):
+    for number, line in read_lines(path):
         row = line.split("\t")
         if number == 1 and row[-1].strip() == "score":
             continue

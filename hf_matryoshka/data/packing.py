@@ -1,0 +1,82 @@
+"""Documents into rows of equal length: best-fit-decreasing packing."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Packs sequences into as few rows as best-fit-decreasing finds; no sequence is cut or left out.
+
+    The longest sequences come first, and each goes to the row with the least space that still holds it (Ding et al.,
+    "Fewer Truncations Improve Language Modeling", arXiv 2404.10830; Krell et al., arXiv 2107.02027, pack from the
+    histogram of the lengths in the same spirit). Rows are looked up by the space that they have left: the spaces that
+    occur are the bits of one integer, so that "the least space of at least n" is a shift and a lowest bit. Time is
+    O(n log n) for the sort and n operations on `capacity` bits, whatever the number of open rows.
+
+    Args:
+        lengths (`Sequence[int]`):
+            Tokens of each sequence, between 1 and `capacity`.
+        capacity (`int`):
+            Tokens of a row.
+
+    Returns:
+        `list[list[int]]`: for each row the indices of its sequences, ascending; rows are ordered by their first index,
+        so that near sequences stay near.
+
+    Raises:
+        ValueError: if a length is not between 1 and `capacity`.
+    """
+    sizes = np.asarray(lengths, dtype=np.int64).reshape(-1)
+    if len(sizes) and not 1 <= sizes.min() <= sizes.max() <= capacity:
+        raise ValueError(
+            f"sequences must have 1 to {capacity} tokens, got {sizes.min()} to {sizes.max()}; split the longer ones"
+        )
+    rows: list[list[int]] = []
+    with_space: list[list[int]] = [[] for _ in range(capacity + 1)]
+    spaces = 0
+    order = np.argsort(-sizes, kind="stable")
+    for index, size in zip(order.tolist(), sizes[order].tolist(), strict=True):
+        fitting = spaces >> size
+        if fitting:
+            space = size + (fitting & -fitting).bit_length() - 1
+            row = with_space[space].pop()
+            if not with_space[space]:
+                spaces ^= 1 << space
+        else:
+            space, row = capacity, len(rows)
+            rows.append([])
+        rows[row].append(index)
+        if space > size:
+            with_space[space - size].append(row)
+            spaces |= 1 << (space - size)
+    return sorted(map(sorted, rows))
+
+
+def pack_sequences(
+    tokens: np.ndarray, lengths: np.ndarray, capacity: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of packed sequences, as the flat values and the offsets of two Arrow lists.
+
+    Args:
+        tokens (`np.ndarray` of shape `(lengths.sum(),)`):
+            The sequences, one after the other.
+        lengths (`np.ndarray` of shape `(n,)`):
+            Tokens of each sequence.
+        capacity (`int`):
+            Tokens of a row.
+
+    Returns:
+        `tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]`: the tokens in packed order, the offsets of the rows in
+        them (`num_rows + 1`), the lengths of the sequences in packed order, and the offsets of the rows in those.
+    """
+    rows = best_fit_decreasing(lengths, capacity)
+    order = np.array([index for row in rows for index in row], dtype=np.int64)
+    sequence_offsets = np.cumsum([0, *map(len, rows)])
+    packed_lengths = lengths[order]
+    ends = np.cumsum(packed_lengths)
+    token_offsets = np.concatenate([[0], ends])[sequence_offsets]
+    starts = np.cumsum(lengths) - lengths
+    # Token t of the sequence that is packed at position p comes from starts[order[p]] + t.
+    source = np.repeat(starts[order] - (ends - packed_lengths), packed_lengths) + np.arange(len(tokens))
+    return tokens[source], token_offsets, packed_lengths, sequence_offsets
