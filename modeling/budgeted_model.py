@@ -1,5 +1,7 @@
 """What the Delta encoders share: the cost of a budget, and its form as a stock model."""
 
+from collections.abc import Sequence
+
 import torch
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -16,12 +18,26 @@ CLASS_FIELDS = ("model_type", "auto_map", "architectures", "transformers_version
 class BudgetedModelMixin(NestedModelMixin):
     """Cost and stock form of an encoder whose config has budgets ([`BudgetsMixin`]).
 
-    An architecture sets `stock_class`, the class that computes a budget, and `mlp_matrices`, the number of
-    feed-forward matrices of a layer.
+    An architecture sets `stock_class`, the class that computes a budget, `mlp_matrices`, the number of feed-forward
+    matrices of a layer, and `own_fields`, those of its config that the stock config does not have.
     """
 
     stock_class: type[PreTrainedModel]
     mlp_matrices: int = 2
+    own_fields: tuple[str, ...] = BUDGET_FIELDS
+
+    def exit_states(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        """What the encoder would give if it ended after the layer of these `hidden_states`."""
+        return hidden_states
+
+    def _layers_to_run(self, sizes: BudgetSizes, layers: Sequence[int] | None) -> list[tuple[int, int]]:
+        """Index and feed-forward columns of the layers that a forward runs, in order: those of `layers`, or all."""
+        columns = sizes.intermediate
+        layers = range(len(columns)) if layers is None else layers
+        wrong = [layer for layer in layers if not 0 <= layer < len(columns)]
+        if wrong:
+            raise ValueError(f"layers has {wrong[0]}, but the level has the layers 0 to {len(columns) - 1}")
+        return [(layer, columns[layer]) for layer in layers]
 
     def cost(self, level: int | str | None = None, sequence_length: int = 128) -> dict[str, int]:
         """What one level costs.
@@ -109,7 +125,7 @@ class BudgetedModelMixin(NestedModelMixin):
                     "was trained with residual='joint'"
                 )
         fields = self.config.cut(name).to_dict()
-        for field in (*BUDGET_FIELDS, *CLASS_FIELDS):
+        for field in (*self.own_fields, *CLASS_FIELDS):
             fields.pop(field, None)
         return self.stock_class.config_class(
             **{**fields, "intermediate_size": widths[-1], "num_attention_heads": heads}

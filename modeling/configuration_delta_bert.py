@@ -34,6 +34,8 @@ class DeltaBertConfig(BudgetsMixin, BertConfig):
         full_intermediate_size (`int`, *optional*):
             The feed-forward columns that a width of 1 stands for; `intermediate_size` by default, larger in a model
             that was cut.
+        sparse_prediction (`bool`, *optional*, defaults to `False`):
+            Whether the masked language model computes logits only where there are labels, as ModernBERT can.
 
     All other arguments are those of [`~transformers.BertConfig`]. `per_layer_config` may set the `intermediate_size`
     of layers, which then are those of the largest budget.
@@ -46,6 +48,7 @@ class DeltaBertConfig(BudgetsMixin, BertConfig):
     residual: str = "full"
     head_dim: int | None = None
     full_intermediate_size: int | None = None
+    sparse_prediction: bool = False
 
     def __post_init__(self, **kwargs):
         kwargs["per_layer_config"] = self._set_budgets(kwargs.get("per_layer_config"))

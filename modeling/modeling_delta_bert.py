@@ -1,5 +1,7 @@
 """BERT at budgets of width, heads and depth; at its full budget it is BERT."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 from transformers import BertForMaskedLM, BertForSequenceClassification, BertModel, BertPreTrainedModel
@@ -14,6 +16,7 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .budgeted_model import BudgetedModelMixin
+from .budgets import BUDGET_FIELDS
 from .configuration_delta_bert import DeltaBertConfig
 from .nested_layers import NestedEmbedding, NestedLayerNorm, NestedLinear
 
@@ -178,6 +181,7 @@ class DeltaBertMLMHead(nn.Module):
 class DeltaBertPreTrainedModel(BudgetedModelMixin, BertPreTrainedModel):
     config: DeltaBertConfig
     stock_class = BertModel
+    own_fields = (*BUDGET_FIELDS, "sparse_prediction")
     _no_split_modules = ["DeltaBertEmbeddings", "DeltaBertLayer"]
     _can_record_outputs = {"hidden_states": DeltaBertLayer, "attentions": DeltaBertSelfAttention}
 
@@ -227,6 +231,7 @@ class DeltaBertModel(DeltaBertPreTrainedModel):
         position_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         level: int | str | None = None,
+        layers: Sequence[int] | None = None,
         **kwargs,
     ) -> BaseModelOutputWithPooling:
         """
@@ -239,24 +244,27 @@ class DeltaBertModel(DeltaBertPreTrainedModel):
                 a level of a narrower residual stream takes the leading columns.
             level (`int` or `str`, *optional*): The budget to compute, an index or a name such as `"w0.5-h6-d6"`; the
                 largest by default.
+            layers (`Sequence[int]`, *optional*): Indices of the layers to run, in order, such as depth dropout draws
+                in training; all of the level by default.
 
         Returns:
             [`~transformers.modeling_outputs.BaseModelOutputWithPooling`]: `last_hidden_state` of shape
             `(batch, length, hidden)`, `hidden` being that of the level.
 
         Raises:
-            ValueError: If the level does not exist, or not exactly one of `input_ids` and `inputs_embeds` is given.
+            ValueError: If the level does not exist or has no such layer, or not exactly one of `input_ids` and
+                `inputs_embeds` is given.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         sizes = self.config.level_sizes(level)
+        run = self._layers_to_run(sizes, layers)
         hidden_states = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, sizes.hidden)
         mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
         )
-        # A level with fewer layers ends the loop early.
-        for layer, columns in zip(self.encoder.layer, sizes.intermediate, strict=False):
-            hidden_states = layer(hidden_states, mask, sizes.heads, columns, **kwargs)
+        for index, columns in run:
+            hidden_states = self.encoder.layer[index](hidden_states, mask, sizes.heads, columns, **kwargs)
         pooled = self.pooler(hidden_states) if self.pooler is not None else None
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
 
@@ -293,10 +301,15 @@ class DeltaBertForMaskedLM(DeltaBertPreTrainedModel):
         """
         Args:
             labels (`torch.LongTensor` of shape `(batch, length)`, *optional*): Token ids, -100 where nothing is asked.
+                With `config.sparse_prediction` only the logits of the other positions are computed.
             kwargs: As for [`DeltaBertModel`], `level` among them; `num_items_in_batch` divides the summed loss.
         """
         outputs = self.bert(input_ids, **kwargs)
-        logits = self.cls.predictions(outputs.last_hidden_state)
+        hidden_states = outputs.last_hidden_state
+        if self.config.sparse_prediction and labels is not None:
+            asked = labels != -100
+            hidden_states, labels = hidden_states[asked], labels[asked]
+        logits = self.cls.predictions(hidden_states)
         loss = None
         if labels is not None:
             loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **kwargs)

@@ -1,6 +1,7 @@
 """ModernBERT at budgets of width, heads and depth; at its full budget it is ModernBERT."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -192,6 +193,9 @@ class DeltaModernBertPreTrainedModel(BudgetedModelMixin, ModernBertPreTrainedMod
         cutoff = std * (3 if config.initializer_cutoff_factor is None else config.initializer_cutoff_factor)
         init.trunc_normal_(module.weight, mean=0.0, std=std, a=-cutoff, b=cutoff)
 
+    def exit_states(self, hidden_states: torch.Tensor) -> torch.Tensor:
+        return self.base_model.final_norm(hidden_states)
+
     def _attention_span(self, layer: int, sequence_length: int) -> int:
         if self.config.layer_types[layer] == "full_attention":
             return sequence_length
@@ -226,6 +230,7 @@ class DeltaModernBertModel(DeltaModernBertPreTrainedModel):
         position_ids: torch.Tensor | None = None,
         inputs_embeds: torch.Tensor | None = None,
         level: int | str | None = None,
+        layers: Sequence[int] | None = None,
         **kwargs,
     ) -> BaseModelOutput:
         """
@@ -238,17 +243,21 @@ class DeltaModernBertModel(DeltaModernBertPreTrainedModel):
                 a level of a narrower residual stream takes the leading columns.
             level (`int` or `str`, *optional*): The budget to compute, an index or a name such as `"w0.5-h6-d6"`; the
                 largest by default.
+            layers (`Sequence[int]`, *optional*): Indices of the layers to run, in order, such as depth dropout draws
+                in training; all of the level by default.
 
         Returns:
             [`~transformers.modeling_outputs.BaseModelOutput`]: `last_hidden_state` of shape `(batch, length, hidden)`,
             `hidden` being that of the level.
 
         Raises:
-            ValueError: If the level does not exist, or not exactly one of `input_ids` and `inputs_embeds` is given.
+            ValueError: If the level does not exist or has no such layer, or not exactly one of `input_ids` and
+                `inputs_embeds` is given.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         sizes = self.config.level_sizes(level)
+        run = self._layers_to_run(sizes, layers)
         hidden_states = self.embeddings(input_ids, inputs_embeds, sizes.hidden)
         if position_ids is None:
             position_ids = torch.arange(hidden_states.shape[1], device=hidden_states.device).unsqueeze(0)
@@ -261,8 +270,8 @@ class DeltaModernBertModel(DeltaModernBertPreTrainedModel):
             }
         types = set(self.config.layer_types)
         positions = {name: self.rotary_emb(hidden_states, position_ids, name) for name in types}
-        # A level with fewer layers ends the loop early.
-        for layer, columns in zip(self.layers, sizes.intermediate, strict=False):
+        for index, columns in run:
+            layer = self.layers[index]
             kind = layer.attention_type
             hidden_states = layer(hidden_states, masks[kind], positions[kind], sizes.heads, columns, **kwargs)
         return BaseModelOutput(last_hidden_state=self.final_norm(hidden_states))

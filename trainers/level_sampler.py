@@ -17,7 +17,8 @@ class LevelSampler:
         args ([`MatryoshkaTrainingArguments`]): Sampling, schedule and seed.
 
     Raises:
-        ValueError: If `args.level_weights` does not name one weight, not all zero, for each level.
+        ValueError: If `args.level_weights` does not name one weight, not all zero, for each level, or
+            `args.level_probabilities` not one positive number.
     """
 
     def __init__(self, num_levels: int, args: MatryoshkaTrainingArguments):
@@ -28,6 +29,13 @@ class LevelSampler:
             raise ValueError(
                 f"level_weights must hold {num_levels} numbers, none negative and not all zero (one a level, smallest "
                 f"first), but is {args.level_weights}"
+            )
+
+        self.probabilities = args.level_probabilities or [1.0] * num_levels
+        if len(self.probabilities) != num_levels or min(self.probabilities) <= 0:
+            raise ValueError(
+                f"level_probabilities must hold {num_levels} positive numbers (one a level, smallest first), but is "
+                f"{args.level_probabilities}"
             )
 
     def active(self, progress: float) -> range:
@@ -46,8 +54,15 @@ class LevelSampler:
         generator = random.Random(f"{self.args.seed}-{step}")
         if self.args.level_sampling == "sandwich":
             between = active[1:-1]
-            drawn = generator.sample(between, min(self.args.levels_per_step, len(between)))
-            return sorted({active[0], active[-1], *drawn})
+            return sorted({active[0], active[-1], *self._draw(generator, between)})
         if self.args.level_sampling == "random":
-            return sorted(generator.sample(active, min(self.args.levels_per_step, len(active))))
+            return sorted(self._draw(generator, active))
         return active
+
+    def _draw(self, generator: random.Random, levels: list[int]) -> list[int]:
+        """`levels_per_step` of the levels, each at most once, by their probabilities."""
+        left, drawn = list(levels), []
+        while left and len(drawn) < self.args.levels_per_step:
+            drawn += generator.choices(left, [self.probabilities[level] for level in left])
+            left.remove(drawn[-1])
+        return drawn

@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass, field
 
+import torch
 from transformers import TrainingArguments
+from transformers.utils import logging
 
+
+logger = logging.get_logger(__name__)
 
 LEVEL_SAMPLING = ("all", "sandwich", "random")
 LEVEL_SCHEDULES = ("constant", "ascending", "descending")
@@ -18,11 +22,13 @@ class MatryoshkaTrainingArguments(TrainingArguments):
         level_sampling (`str`, *optional*, defaults to `"all"`): `"all"`, `"sandwich"` or `"random"`.
         levels_per_step (`int`, *optional*, defaults to 2): Levels drawn a step by `"sandwich"` and `"random"`.
         level_weights (`list[float]`, *optional*): Weight of each level's loss, smallest level first.
+        level_probabilities (`list[float]`, *optional*): How often each level is drawn, smallest level first.
         level_schedule (`str`, *optional*, defaults to `"constant"`): Curriculum over the levels.
         level_schedule_fraction (`float`, *optional*, defaults to 0.5): Part of the training it takes.
 
     Defaults that differ from `TrainingArguments`: `remove_unused_columns=False`, because nested trainers feed more
-    than the arguments of the model's `forward`.
+    than the arguments of the model's `forward`. `fp16` without an accelerator falls back to float32, with a warning;
+    `bf16` works on a CPU.
     """
 
     level_sampling: str = field(
@@ -37,6 +43,13 @@ class MatryoshkaTrainingArguments(TrainingArguments):
     )
     level_weights: list[float] | None = field(
         default=None, metadata={"help": "Weight of each level's loss, smallest level first; equal weights by default."}
+    )
+    level_probabilities: list[float] | None = field(
+        default=None,
+        metadata={
+            "help": "How often, relative to the others, each level is drawn by level_sampling 'sandwich' and "
+            "'random', smallest level first; equally often by default."
+        },
     )
     level_schedule: str = field(
         default="constant",
@@ -53,6 +66,11 @@ class MatryoshkaTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
+        if self.fp16 and (self.use_cpu or not torch.accelerator.is_available()):
+            logger.warning("fp16=True needs an accelerator: training in float32 (bf16=True works on a CPU).")
+            self.fp16 = False
+        if self.bf16 and not torch.accelerator.is_available():
+            self.use_cpu = True  # without it `TrainingArguments` takes bf16 for a GPU's
         super().__post_init__()
         for name, choices in (("level_sampling", LEVEL_SAMPLING), ("level_schedule", LEVEL_SCHEDULES)):
             if getattr(self, name) not in choices:

@@ -1,6 +1,5 @@
 """The trainer under all trainers: runs the levels of a step, adds up their losses, logs each under its name."""
 
-from collections import defaultdict
 from typing import Any
 
 import torch
@@ -24,7 +23,8 @@ class MatryoshkaTrainer(Trainer):
     `model.config` must have `levels` (see `hf_matryoshka.modeling.levels.LevelsMixin`).
     """
 
-    # The mean over a micro-batch; a subclass that divides by `num_items_in_batch` itself must say True.
+    # The mean over a micro-batch; with None, as in `transformers.Trainer`, a subclass that is given
+    # `num_items_in_batch` must divide by it.
     loss_is_scaled_for_ga = False
 
     def __init__(self, *args, **kwargs):
@@ -33,6 +33,15 @@ class MatryoshkaTrainer(Trainer):
         self.level_sampler = LevelSampler(len(self.levels), self.args)
         self._training_terms = TermMeans()
         self._evaluation_terms = TermMeans()
+
+    @property
+    def progress(self) -> float:
+        """Part of the training that is done, from 0 to 1."""
+        return self.state.global_step / max(1, self.state.max_steps)
+
+    def batch_weight(self, inputs: dict[str, Any]) -> torch.Tensor | float:
+        """How much a micro-batch counts in the means that are logged; the number of tokens of a loss over tokens."""
+        return 1.0
 
     def prepare_step(self, model: nn.Module, inputs: dict[str, Any]) -> Any:
         """What the levels of a step share, for example a teacher's output; handed to every [`level_loss`]."""
@@ -65,23 +74,23 @@ class MatryoshkaTrainer(Trainer):
     ):
         terms = self._training_terms if model.training else self._evaluation_terms
         levels = self._step_levels() if model.training else range(len(self.levels))
-        shared = self.prepare_step(model, inputs)
+        shared, counted = self.prepare_step(model, inputs), self.batch_weight(inputs)
         weights, losses, outputs = [], [], {}
         for level in levels:
             loss, outputs[level] = self.level_loss(model, inputs, level, shared, num_items_in_batch)
-            terms.add(f"loss_{self.levels[level]}", loss)
+            terms.add(f"loss_{self.levels[level]}", loss, counted)
             weights.append(self.level_sampler.weights[level])
             losses.append(loss)
-        # A draw of levels whose weights are all zero contributes nothing.
-        total = sum(weight * loss for weight, loss in zip(weights, losses, strict=True)) / (sum(weights) or 1.0)
+        # By the mean weight of all levels, not of those drawn: else a level that is drawn alone would have no weight.
+        scale = len(losses) * sum(self.level_sampler.weights) / len(self.levels)
+        total = sum(weight * loss for weight, loss in zip(weights, losses, strict=True)) / scale
         for name, term in self.tie_losses(model, inputs, outputs, shared).items():
-            terms.add(name, term)
+            terms.add(name, term, counted)
             total = total + term
         return (total, outputs[max(outputs)]) if return_outputs else total
 
     def _step_levels(self) -> list[int]:
-        progress = self.state.global_step / max(1, self.state.max_steps)
-        return self.level_sampler.sample(self.state.global_step, progress)
+        return self.level_sampler.sample(self.state.global_step, self.progress)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
@@ -97,22 +106,23 @@ class MatryoshkaTrainer(Trainer):
 
 
 class TermMeans:
-    """Running means of named loss terms, averaged over the processes when read."""
+    """Running weighted means of named loss terms, over all processes when read."""
 
     def __init__(self):
         self.sums: dict[str, torch.Tensor] = {}
-        self.counts: dict[str, int] = defaultdict(int)
+        self.weights: dict[str, torch.Tensor] = {}
 
-    def add(self, name: str, value: torch.Tensor) -> None:
+    def add(self, name: str, value: torch.Tensor, weight: torch.Tensor | float = 1.0) -> None:
         value = value.detach().float().mean()
-        self.sums[name] = self.sums[name] + value if name in self.sums else value
-        self.counts[name] += 1
+        weight = torch.as_tensor(weight, dtype=value.dtype, device=value.device)
+        self.sums[name] = self.sums.get(name, 0) + value * weight
+        self.weights[name] = self.weights.get(name, 0) + weight
 
     def pop(self, accelerator) -> dict[str, float]:
         """The means since the last call."""
-        means = {
-            name: round(accelerator.reduce(total / self.counts[name], reduction="mean").item(), 6)
-            for name, total in self.sums.items()
-        }
-        self.sums, self.counts = {}, defaultdict(int)
+        means = {}
+        for name, total in self.sums.items():
+            total, weight = accelerator.reduce(torch.stack([total, self.weights[name]])).tolist()
+            means[name] = round(total / max(weight, 1e-12), 6)
+        self.sums, self.weights = {}, {}
         return means

@@ -173,6 +173,67 @@ def test_hidden_states_attentions_and_embedded_inputs(name):
         model(level=0)
 
 
+@pytest.mark.parametrize("budgets", ["mixed", "joint"])
+@pytest.mark.parametrize("name", HEADS)
+def test_some_layers_of_a_level_can_be_run(name, budgets):
+    model = make(name, budgets)
+    for index, level in enumerate(model.config.levels):
+        depth = model.config.budget(level).depth
+        with torch.no_grad():
+            assert torch.equal(model(**inputs(), level=level, layers=range(depth))[0], outputs_of(model, level))
+            some = model(**inputs(), level=level, layers=(1, 0), output_hidden_states=True)
+        assert len(some.hidden_states) == 3
+        for wrong in (-1, depth):
+            with pytest.raises(ValueError, match=f"layers has {wrong}, but the level has the layers 0 to {depth - 1}"):
+                model(**inputs(), level=index, layers=[0, wrong])
+    # The first layers of the largest level are a smaller one of the same width and heads.
+    budget = model.config.budget()
+    shallow = make(name, [[list(budget.widths[:2]), 4, 2], model.config.budgets[-1]], residual=model.config.residual)
+    shallow.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        assert torch.equal(model(**inputs(), layers=(0, 1))[0], outputs_of(shallow, 0))
+        # A skipped layer is as one that adds nothing to the residual stream: those after it see what it saw.
+        states = model(**inputs(), layers=(0, 2, 3), output_hidden_states=True).hidden_states
+        whole = model(**inputs(), layers=(0, 1, 2), output_hidden_states=True).hidden_states
+    assert torch.equal(states[1], whole[1]) and not torch.equal(states[2], whole[2])
+    # Each has its own width.
+    sizes = model.config.level_sizes()
+    assert model._layers_to_run(sizes, (0, 2, 3)) == [(layer, sizes.intermediate[layer]) for layer in (0, 2, 3)]
+
+
+def outputs_of(model, level):
+    return model(**inputs(), level=level)[0]
+
+
+@pytest.mark.parametrize("name", ["DeltaBertModel", "DeltaModernBertModel"])
+@pytest.mark.parametrize("budgets", ["mixed", "joint"])
+def test_states_inside_are_those_at_the_exit_but_for_the_last_norm(name, budgets):
+    model = make(name, budgets)
+    with torch.no_grad():
+        states = model(**inputs(), output_hidden_states=True).hidden_states[2]
+        exit_ = model(**inputs(), layers=(0, 1)).last_hidden_state
+    torch.testing.assert_close(model.exit_states(states), exit_)
+
+
+@pytest.mark.parametrize("budgets", ["heads", "joint"])
+@pytest.mark.parametrize("name", MASKED)
+def test_sparse_prediction_gives_the_logits_of_the_labelled_positions(name, budgets):
+    dense, sparse = make(name, budgets), make(name, budgets, sparse_prediction=True)
+    assert not dense.config.sparse_prediction
+    labels = inputs()["input_ids"].clone()
+    labels[:, ::2] = -100
+    for level in dense.config.levels:
+        with torch.no_grad():
+            expected, found = (model(**inputs(), labels=labels, level=level) for model in (dense, sparse))
+        torch.testing.assert_close(found.logits, expected.logits[labels != -100])
+        torch.testing.assert_close(found.loss, expected.loss)
+        assert torch.equal(outputs(sparse, level), outputs(dense, level))
+    assert sparse.cut(0).config.sparse_prediction
+    stock = sparse.to_stock(level).config.to_dict()
+    # BERT has no such field, ModernBERT does.
+    assert stock.get("sparse_prediction") == (None if name == "DeltaBertForMaskedLM" else True)
+
+
 @pytest.mark.parametrize("kind", ["regression", "single_label_classification", "multi_label_classification"])
 @pytest.mark.parametrize("name", ["DeltaBertForSequenceClassification", "DeltaModernBertForSequenceClassification"])
 def test_classification_losses_are_those_of_the_stock_model(name, kind):

@@ -50,3 +50,23 @@ def test_bad_weights_are_refused(weights):
 def test_bad_arguments_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         MatryoshkaTrainingArguments(use_cpu=True, **arguments)
+
+
+def test_probabilities_decide_how_often_a_level_is_drawn():
+    settings = {"level_probabilities": [1.0, 1.0, 6.0, 1.0, 1.0], "levels_per_step": 1}
+    draws = [sampler(level_sampling="random", **settings).sample(step, 0.0) for step in range(300)]
+    assert 150 < sum(draw == [2] for draw in draws) < 210
+    assert {level for draw in draws for level in draw} == {0, 1, 2, 3, 4}
+    between = [sampler(level_sampling="sandwich", **settings).sample(step, 0.0)[1] for step in range(100)]
+    assert between.count(2) > 60
+
+
+def test_no_level_is_drawn_twice_in_a_step():
+    settings = {"level_probabilities": [1.0, 1.0, 90.0, 1.0, 1.0], "levels_per_step": 3}
+    assert all(len(set(sampler(level_sampling="random", **settings).sample(step, 0.0))) == 3 for step in range(50))
+
+
+@pytest.mark.parametrize("probabilities", [[1.0], [1.0, 0.0, 1.0, 1.0, 1.0]])
+def test_bad_probabilities_are_refused(probabilities):
+    with pytest.raises(ValueError, match="level_probabilities must hold 5 positive numbers"):
+        sampler(level_probabilities=probabilities)

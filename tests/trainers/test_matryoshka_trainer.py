@@ -101,6 +101,14 @@ def test_weights_weigh_the_levels(tmp_path):
     assert first["loss"] == pytest.approx((first["loss_d2"] + 3 * first["loss_d8"]) / 4, abs=1e-5)
 
 
+def test_a_weight_counts_where_a_level_is_drawn_alone(tmp_path):
+    settings = {"level_sampling": "random", "levels_per_step": 1, "level_weights": [1.0, 2.0, 6.0]}
+    for row in train(tmp_path, **settings).state.log_history[:8]:
+        (name,) = (key for key in row if key.startswith("loss_"))
+        weight = {"loss_d2": 1 / 3, "loss_d4": 2 / 3, "loss_d8": 2}[name]
+        assert row["loss"] == pytest.approx(weight * row[name], rel=1e-3)
+
+
 def test_only_the_drawn_levels_run_in_training_but_all_in_evaluation(tmp_path):
     trainer = train(tmp_path, level_sampling="random", levels_per_step=1)
     rows = [row for row in trainer.state.log_history if "loss" in row]
