@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,43 @@ class LevelPoint:
 
     Args:
         level (`str`): Name of the level, for example `"d64"`.
-        dim (`int`): Its output width.
+        dim (`int` or `None`): Its output width; `None` where levels are no chain of widths, such as budgets of width,
+            heads and depth.
         quality (`float`): Score, higher is better.
         low (`float`, *optional*), high (`float`, *optional*): 95% interval of the quality.
         cost (`dict[str, float]`): For example `bytes_per_vector`, `parameters`, `macs`, `latency_ms`, `memory_mb`.
         per_query (`np.ndarray` of shape `(n,)`, *optional*): One value a query (sorted by id), pair or text, with the
             quality as their mean. Every level, and every system that is compared, has the same ones in the same order.
+        weights (`np.ndarray` of shape `(n,)`, *optional*): What each of these stands for, such as the tokens of a row;
+            the quality is then their weighted mean. The same for every level and system.
+        contains (`tuple[str, ...]`, *optional*): Names of the levels that are inside this one, which alone it compares
+            with as the larger; by default all that are listed before it.
     """
 
     level: str
-    dim: int
+    dim: int | None
     quality: float
     low: float | None = None
     high: float | None = None
     cost: dict[str, float] = field(default_factory=dict)
     per_query: np.ndarray | None = None
+    weights: np.ndarray | None = None
+    contains: tuple[str, ...] | None = None
+
+    def minus(self, other: "LevelPoint") -> tuple[float, float | None, float | None]:
+        """Difference of the qualities, with its 95% paired bootstrap interval where both have values.
+
+        Raises:
+            ValueError: If the values of the two are not of the same queries or rows.
+        """
+        if self.per_query is None or other.per_query is None:
+            return self.quality - other.quality, None, None
+        if not np.array_equal(self.weights, other.weights):
+            raise ValueError(
+                f"a paired comparison needs the same rows, but those of {self.level} and {other.level} have other "
+                "weights"
+            )
+        return paired_bootstrap(self.per_query, other.per_query, weights=self.weights)
 
 
 @dataclass(frozen=True)
@@ -59,14 +81,15 @@ class Curve:
     """Quality against cost of one system on one split.
 
     Args:
-        points (`list[LevelPoint]`): The levels, the smallest first.
+        points (`list[LevelPoint]`): The levels, the smallest first. Where they have no `dim`, none is listed before
+            one that it contains, and the last is the full size.
         metric (`str`): Name of the quality, for example `"ndcg_at_10"`.
         split (`str`): The data behind it, for example `"test"` or `"test_unseen"`.
         system (`str`): What was evaluated, for example `"ours"` or `"svd"`.
         baselines (`dict[str, Curve]`, *optional*): The same data scored by other systems.
 
     Raises:
-        ValueError: If there are no points or their widths do not increase.
+        ValueError: If there are no points, they are not listed the smallest first, or two have one name.
     """
 
     points: list[LevelPoint]
@@ -76,9 +99,19 @@ class Curve:
     baselines: dict[str, "Curve"] = field(default_factory=dict)
 
     def __post_init__(self):
-        dims = [point.dim for point in self.points]
+        dims, levels = self.dims, self.levels
         if not dims:
             raise ValueError(f"the curve of {self.system} has no levels")
+        if len(set(levels)) < len(levels):
+            raise ValueError(f"the levels of a curve must have names of their own, but are {', '.join(levels)}")
+        for number, point in enumerate(self.points):
+            later = [name for name in levels[number:] if name in (point.contains or ())]
+            if later:
+                raise ValueError(f"level {later[0]} is inside {point.level}, so it must be listed before it")
+        if dims.count(None) == len(dims):
+            return
+        if None in dims:
+            raise ValueError(f"all levels of a curve have a dim or none has, but {levels[dims.index(None)]} has none")
         if any(a >= b for a, b in zip(dims, dims[1:], strict=False)):
             raise ValueError(f"the levels of a curve must go from the smallest to the largest width, but are {dims}")
 
@@ -88,7 +121,7 @@ class Curve:
         return [point.level for point in self.points]
 
     @property
-    def dims(self) -> list[int]:
+    def dims(self) -> list[int | None]:
         """Widths of the levels, the smallest first."""
         return [point.dim for point in self.points]
 
@@ -104,27 +137,51 @@ class Curve:
                 return point
         raise KeyError(f"level {level!r} does not exist; choose one of {', '.join(self.levels)}")
 
-    def autc(self, cost: str = "bytes_per_vector") -> float:
-        """Area under the curve over the log of a cost, see [`~evaluation.metrics.autc`].
+    @property
+    def default_cost(self) -> str:
+        """The cost that speaks for the size of a level: `bytes_per_vector`, or `macs` where levels have no `dim`."""
+        return "bytes_per_vector" if self.points[0].dim is not None else "macs"
 
-        Raises:
-            ValueError: If a level lacks this cost.
-        """
+    def costs(self, cost: str) -> list[float]:
+        """One cost of each level; raises `ValueError` if a level lacks it."""
         for point in self.points:
             if cost not in point.cost:
                 known = ", ".join(sorted(point.cost)) or "none"
                 raise ValueError(f"level {point.level} has no cost {cost!r}; its costs are: {known}")
-        return autc([point.cost[cost] for point in self.points], self.qualities)
+        return [point.cost[cost] for point in self.points]
+
+    def autc(self, cost: str | None = None, envelope: bool | None = None) -> float:
+        """Area under the curve over the log of a cost, see [`~evaluation.metrics.autc`].
+
+        Args:
+            cost (`str`, *optional*): Which; [`Curve.default_cost`] by default.
+            envelope (`bool`, *optional*): Whether only levels count that no cheaper one equals; by default where
+                levels have no `dim`: of those that are no chain, some are a worse use of the same cost.
+
+        Raises:
+            ValueError: If a level lacks this cost, or all cost the same.
+        """
+        envelope = self.points[0].dim is None if envelope is None else envelope
+        return autc(self.costs(cost or self.default_cost), self.qualities, envelope)
+
+    def comparable_pairs(self) -> list[tuple[str, str]]:
+        """Names of all pairs (smaller, larger) of which the one is inside the other."""
+        return [
+            (small.level, large.level)
+            for number, large in enumerate(self.points)
+            for small in self.points[:number]
+            if large.contains is None or small.level in large.contains
+        ]
 
     def violations(self, tolerance: float = 0.0) -> list[Violation]:
-        """Pairs of levels of which the larger is worse by more than `tolerance`, with paired bootstrap intervals."""
+        """Comparable pairs of which the larger is worse by more than `tolerance`, with paired bootstrap intervals."""
+        comparable = set(self.comparable_pairs())
         found = []
         for small, large in monotonicity_violations(self.qualities, tolerance):
             a, b = self.points[large], self.points[small]
-            low = high = None
-            if a.per_query is not None and b.per_query is not None:
-                _, low, high = paired_bootstrap(a.per_query, b.per_query)
-            found.append(Violation(b.level, a.level, a.quality - b.quality, low, high))
+            if (b.level, a.level) in comparable:
+                _, low, high = a.minus(b)
+                found.append(Violation(b.level, a.level, a.quality - b.quality, low, high))
         return found
 
     def select(
@@ -182,8 +239,10 @@ class Curve:
             if point.per_query is None:
                 raise ValueError(f"{point.level} of {self.system} has no values a query to take a subset of")
             values = point.per_query[rows]
-            mean, low, high = bootstrap_mean(values)
-            points.append(LevelPoint(point.level, point.dim, mean, low, high, dict(point.cost), values))
+            weights = None if point.weights is None else point.weights[rows]
+            mean, low, high = bootstrap_mean(values, weights=weights)
+            changed = {"quality": mean, "low": low, "high": high, "per_query": values, "weights": weights}
+            points.append(replace(point, cost=dict(point.cost), **changed))
         baselines = {name: baseline.subset(rows, split) for name, baseline in self.baselines.items()}
         return Curve(points, self.metric, split, self.system, baselines)
 
@@ -204,7 +263,7 @@ class Curve:
             raise FileNotFoundError(f"curve {path} does not exist")
         try:
             return cls._from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (KeyError, TypeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{path} is no curve as written by Curve.to_json") from error
 
     def _to_dict(self) -> dict[str, Any]:
@@ -215,14 +274,24 @@ class Curve:
             "system": self.system,
             "metric": self.metric,
             "split": self.split,
-            "points": [{**vars(point), "per_query": values(point.per_query)} for point in self.points],
+            "points": [
+                {**vars(point), "per_query": values(point.per_query), "weights": values(point.weights)}
+                for point in self.points
+            ],
             "baselines": [baseline._to_dict() for baseline in self.baselines.values()],
         }
 
     @classmethod
     def _from_dict(cls, data: dict[str, Any]) -> "Curve":
+        # Files of older versions lack what was added since.
+        arrays = {"per_query": np.array, "weights": np.array, "contains": tuple}
         points = [
-            LevelPoint(**{**point, "per_query": None if point["per_query"] is None else np.array(point["per_query"])})
+            LevelPoint(
+                **{
+                    name: arrays[name](value) if name in arrays and value is not None else value
+                    for name, value in point.items()
+                }
+            )
             for point in data["points"]
         ]
         baselines = [cls._from_dict(baseline) for baseline in data["baselines"]]

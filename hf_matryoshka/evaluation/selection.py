@@ -18,12 +18,14 @@ def select_level(
     """The level to use.
 
     With `min_quality` it is the smallest level that meets every demand; with limits on cost only, the level of the
-    highest quality within them (of equals the smaller).
+    highest quality within them (of equals the smaller). Of levels neither of which is inside the other, such as half
+    the width and half the depth, the one that is listed first counts as the smaller.
 
     Args:
         points (`Sequence[LevelPoint]`): The levels, the smallest first.
         min_quality (`float`, *optional*): Share of the largest level's quality that must be kept, for example 0.95.
-            It is always relative, never an absolute score.
+            It is always relative, never an absolute score. Of qualities below 0, such as a mean log-likelihood, it is
+            the inverse ratio: 0.95 allows a negative log-likelihood of 1 / 0.95 times that of the largest level.
         max_latency_ms (`float`, *optional*): Limit on the measured latency, the cost `latency_ms`.
         max_memory_mb (`float`, *optional*): Limit on the size of an index, in megabytes of 10^6 bytes.
         num_vectors (`int`, *optional*): Number of vectors in that index; without it, the cost `memory_mb` is used.
@@ -76,12 +78,19 @@ def select_level(
     if min_quality is None:
         return max(candidates, key=lambda point: point.quality).level
     keep(
-        lambda point: point.quality / full if full else 0.0,
+        lambda point: quality_share(point.quality, full),
         f"min_quality={min_quality:g} (a share of the largest level's quality {full:.4g})",
         lambda value: value >= min_quality,
         max,
     )
     return candidates[0].level
+
+
+def quality_share(quality: float, full: float) -> float:
+    """Share of the quality `full` that is kept; 1 is all of it, and of negative qualities it is the inverse ratio."""
+    if full < 0:
+        return full / quality if quality < 0 else float("inf")
+    return quality / full if full else 0.0
 
 
 def _check_measured(points: "Sequence[LevelPoint]", cost: str, remedy: str) -> None:

@@ -1,9 +1,8 @@
-"""Text table of systems against widths."""
+"""Text table of systems against widths or levels."""
 
 from collections.abc import Collection, Sequence
 
 from .baselines import BASELINES
-from .bootstrap import paired_bootstrap
 from .curve import Curve, LevelPoint, with_baselines
 
 
@@ -17,7 +16,7 @@ def format_table(
     intervals: bool = True,
     digits: int = 3,
 ) -> str:
-    """Systems as rows, widths as columns, each value with its 95% interval.
+    """Systems as rows, widths as columns (levels, where a curve has no widths), each value with its 95% interval.
 
     The best value of a column gets a star only if it beats the best baseline (the runner-up, when a baseline leads) by
     a difference whose 95% paired bootstrap interval excludes 0. A column without a star has no proven winner.
@@ -35,27 +34,33 @@ def format_table(
         ValueError: If there is no curve, or their metrics or splits differ.
     """
     shown = with_baselines(curves)
-    points = {curve.system: {point.dim: point for point in curve.points} for curve in shown}
-    dims = sorted({dim for column in points.values() for dim in column})
-    winners = {dim: _winner({name: row[dim] for name, row in points.items() if dim in row}, baselines) for dim in dims}
+    by_dim = all(None not in curve.dims for curve in shown)
+    points = {curve.system: {point.dim if by_dim else point.level: point for point in curve.points} for curve in shown}
+    columns = list(dict.fromkeys(column for row in points.values() for column in row))
+    if by_dim:
+        columns.sort()
+    winners = {
+        column: _winner({name: row[column] for name, row in points.items() if column in row}, baselines)
+        for column in columns
+    }
 
-    def cell(name: str, dim: int) -> str:
-        point = points[name].get(dim)
+    def cell(name: str, column: int | str) -> str:
+        point = points[name].get(column)
         if point is None:
             return "-"
-        text = _number(point.quality, digits) + (MARK if winners[dim] == name else "")
+        text = _number(point.quality, digits) + (MARK if winners[column] == name else "")
         if intervals and point.low is not None:
             text += f" [{_number(point.low, digits)}, {_number(point.high, digits)}]"
         return text
 
-    header = ["system", *map(str, dims)]
-    body = [[curve.system, *(cell(curve.system, dim) for dim in dims)] for curve in shown]
+    header = ["system", *map(str, columns)]
+    body = [[curve.system, *(cell(curve.system, column) for column in columns)] for curve in shown]
     notes = []
     if intervals and any(point.low is not None for row in points.values() for point in row.values()):
         notes.append("[95% bootstrap interval]")
     if any(winners.values()):
         notes.append(f"{MARK} best, and its paired 95% interval against the best other baseline excludes 0")
-    title = f"{shown[0].metric}, split {shown[0].split}, by dimensions"
+    title = f"{shown[0].metric}, split {shown[0].split}, by {'dimensions' if by_dim else 'level'}"
     return "\n".join([title, format_rows(header, body), *notes])
 
 
@@ -79,7 +84,5 @@ def _winner(column: dict[str, LevelPoint], baselines: Collection[str]) -> str | 
     if not others:
         return None
     rival = column[max(others, key=lambda name: column[name].quality)]
-    if column[best].per_query is None or rival.per_query is None:
-        return None
-    _, low, _ = paired_bootstrap(column[best].per_query, rival.per_query)
-    return best if low > 0 else None
+    _, low, _ = column[best].minus(rival)
+    return best if low is not None and low > 0 else None

@@ -39,3 +39,21 @@ def test_bad_values_are_named():
         bootstrap_mean(np.array([0.0, np.nan]))
     with pytest.raises(ValueError, match="same queries, but there are 3 and 2"):
         paired_bootstrap(np.zeros(3), np.zeros(2))
+
+
+def test_weights_stand_for_rows_of_as_many_values():
+    rng = np.random.default_rng(0)
+    weights = rng.integers(1, 20, size=400)
+    rows = [rng.normal(loc=0.2, size=weight) for weight in weights]
+    values = np.array([row.mean() for row in rows])
+    mean, low, high = bootstrap_mean(values, weights=weights)
+    every = np.concatenate(rows)
+    assert mean == pytest.approx(every.mean())
+    assert high - low == pytest.approx(2 * 1.96 * every.std() / np.sqrt(len(every)), rel=0.1)
+    assert bootstrap_mean(values, weights=np.full(400, 7)) == pytest.approx(bootstrap_mean(values))
+    # A ratio: where all values are equal, what is drawn changes nothing.
+    assert bootstrap_mean(np.full(5, 0.3), weights=[1, 2, 3, 4, 50]) == pytest.approx((0.3, 0.3, 0.3))
+    assert paired_bootstrap(values, values - 0.1, weights=weights) == pytest.approx((0.1, 0.1, 0.1))
+    for bad in ([1.0], np.zeros(400)):
+        with pytest.raises(ValueError, match="400 values need as many positive weights"):
+            bootstrap_mean(values, weights=bad)

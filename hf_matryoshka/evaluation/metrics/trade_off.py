@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def autc(costs: Sequence[float], qualities: Sequence[float]) -> float:
+def autc(costs: Sequence[float], qualities: Sequence[float], envelope: bool = False) -> float:
     """Area under the trade-off curve: the mean quality over the log of the cost.
 
     The log costs are scaled to [0, 1], so that the area lies between the smallest and the largest quality and curves
@@ -14,6 +14,8 @@ def autc(costs: Sequence[float], qualities: Sequence[float]) -> float:
     Args:
         costs (`Sequence[float]`): Positive cost of each level, for example bytes per vector; in any order.
         qualities (`Sequence[float]`): Quality of each level.
+        envelope (`bool`, *optional*, defaults to `False`): Whether only the levels of [`pareto_envelope`] count, for
+            levels that are not one chain. Beyond the last of them its quality holds up to the largest cost.
 
     Returns:
         `float`: The area, by the trapezoidal rule.
@@ -26,9 +28,28 @@ def autc(costs: Sequence[float], qualities: Sequence[float]) -> float:
         raise ValueError(f"one quality a cost is needed, but the shapes are {costs.shape} and {qualities.shape}")
     if len(np.unique(costs)) < 2 or not (costs > 0).all():
         raise ValueError(f"at least two different, positive costs are needed, but they are {costs.tolist()}")
-    order = np.argsort(costs, kind="stable")
+    order = pareto_envelope(costs, qualities) if envelope else np.argsort(costs, kind="stable")
     x, y = np.log(costs[order]), qualities[order]
+    if envelope:
+        x, y = np.append(x, np.log(costs.max())), np.append(y, y[-1])
     return float(np.diff(x) @ (y[1:] + y[:-1]) / 2 / (x[-1] - x[0]))
+
+
+def pareto_envelope(costs: Sequence[float], qualities: Sequence[float]) -> list[int]:
+    """Levels that no other one beats: none that costs as much or less is as good or better.
+
+    Args:
+        costs (`Sequence[float]`): Cost of each level, in any order.
+        qualities (`Sequence[float]`): Quality of each level.
+
+    Returns:
+        `list[int]`: Indices of the levels, the cheapest first; of equals the first.
+    """
+    kept: list[int] = []
+    for index in np.lexsort((-np.asarray(qualities), np.asarray(costs))).tolist():
+        if not kept or qualities[index] > qualities[kept[-1]]:
+            kept.append(index)
+    return kept
 
 
 def monotonicity_violations(qualities: Sequence[float], tolerance: float = 0.0) -> list[tuple[int, int]]:

@@ -15,6 +15,7 @@ _KWARGS_DESCRIPTION = """
 Args:
     predictions (`list[float]`): Quality of each level.
     references (`list[float]`): Positive cost of each level, for example bytes per vector.
+    envelope (`bool`, *optional*, defaults to `False`): Whether only levels count that no cheaper one equals.
 
 Returns:
     autc (`float`): The area; between the smallest and the largest quality, higher is better.
@@ -44,5 +45,5 @@ class Autc(evaluate.Metric):
             ),
         )
 
-    def _compute(self, predictions, references):
-        return {"autc": autc(costs=references, qualities=predictions)}
+    def _compute(self, predictions, references, envelope=False):
+        return {"autc": autc(costs=references, qualities=predictions, envelope=envelope)}
