@@ -1,11 +1,15 @@
 """Texts from the files that people have."""
 
+import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from .beir import load_beir
 from .lines import read_lines
+
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 def read_texts(path: str | Path, field: str = "text") -> list[str]:
@@ -25,10 +29,11 @@ def iter_texts(path: str | Path, field: str = "text") -> Iterator[str]:
 
     Args:
         path (`str` or `Path`):
-            A `.txt` file with one text a line (empty lines are skipped), a `.jsonl` file of objects or strings, either
-            also as `.gz`, or a folder in BEIR format, whose documents are read.
+            A `.txt` file with one text a line (empty lines are skipped), a `.jsonl` file of objects or strings, a
+            `.csv` or `.tsv` table, any of them also as `.gz`, or a folder in BEIR format, whose documents are read.
         field (`str`, *optional*, defaults to `"text"`):
-            Field of the objects that holds the text.
+            Field of the objects that holds the text, or the column of the table: its name in the first row, or its
+            number, counted from 0, in a table that has no such row.
 
     Yields:
         `str`: the texts, in order.
@@ -42,12 +47,37 @@ def iter_texts(path: str | Path, field: str = "text") -> Iterator[str]:
         yield from load_beir(path).documents()
         return
     if not path.is_file():
-        raise FileNotFoundError(f"{path} does not exist; give a .txt or .jsonl file, or a folder in BEIR format")
+        raise FileNotFoundError(
+            f"{path} does not exist; give a .txt, .jsonl, .csv or .tsv file, or a folder in BEIR format"
+        )
     suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    if suffix not in (".txt", ".jsonl"):
-        raise ValueError(f"{path.name} is neither .txt nor .jsonl nor a folder in BEIR format")
+    if suffix not in (".txt", ".jsonl", *DELIMITERS):
+        raise ValueError(f"{path.name} is neither .txt, .jsonl, .csv nor .tsv, nor a folder in BEIR format")
+    if suffix in DELIMITERS:
+        yield from _column(path, DELIMITERS[suffix], field)
+        return
     for number, line in read_lines(path):
         yield line if suffix == ".txt" else _text(path, number, line, field)
+
+
+def _column(path: Path, delimiter: str, field: str) -> Iterator[str]:
+    rows = csv.reader((f"{line}\n" for _, line in read_lines(path)), delimiter=delimiter)
+    try:
+        column = None if not field.isdecimal() else int(field)
+        for row in rows:
+            if column is None:
+                if field not in row:
+                    raise ValueError(
+                        f"{path} has no column {field!r} in its first row ({', '.join(row[:8])}); of a table without "
+                        "names give the number of the column, from 0"
+                    )
+                column = row.index(field)
+            elif column >= len(row):
+                raise ValueError(f"line {rows.line_num} of {path} has {len(row)} columns, so no column {column}")
+            elif row[column].strip():
+                yield row[column]
+    except csv.Error as error:
+        raise ValueError(f"line {rows.line_num} of {path} cannot be read as a table ({error})") from error
 
 
 def _text(path: Path, number: int, line: str, field: str) -> str:

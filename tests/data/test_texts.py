@@ -1,3 +1,4 @@
+import gzip
 import json
 
 import pytest
@@ -19,10 +20,23 @@ def test_lines_records_and_folders(tmp_path):
     assert read_texts(tmp_path / "beir") == ["Title text"]
 
 
+def test_tables_are_read_by_name_or_number_of_a_column(tmp_path):
+    (tmp_path / "a.csv").write_text('score,text\n1,"one, two"\n2,\n3,"three\nlines"\n')
+    assert read_texts(tmp_path / "a.csv") == ["one, two", "three\nlines"]
+    (tmp_path / "b.tsv").write_text('a "quote\tb\nc\td\n')
+    assert read_texts(tmp_path / "b.tsv", field="1") == ["b", "d"]
+    with gzip.open(tmp_path / "c.csv.gz", "wt") as file:
+        file.write("x,y\n")
+    assert read_texts(tmp_path / "c.csv.gz", field="0") == ["x"]
+    with pytest.raises(ValueError, match="line 1 of .* has 2 columns, so no column 2"):
+        read_texts(tmp_path / "c.csv.gz", field="2")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "x", "is neither .txt nor .jsonl"),
+        ("a.pdf", "x", "is neither .txt, .jsonl, .csv nor .tsv"),
+        ("a.csv", "title,body\na,b\n", "has no column 'text' in its first row \\(title, body\\)"),
         ("a.txt", "\n", "holds no text"),
         ("a.jsonl", "{", "line 1 of .* is no JSON"),
         ("a.jsonl", json.dumps({"text": 3}), "line 1 of .* has no text in the field 'text'"),
@@ -35,5 +49,5 @@ def test_bad_files_are_named(tmp_path, name, content, message):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="does not exist; give a .txt or .jsonl file"):
+    with pytest.raises(FileNotFoundError, match="does not exist; give a .txt, .jsonl, .csv or .tsv file"):
         read_texts(tmp_path / "none.txt")
