@@ -20,7 +20,8 @@ class MatryoshkaTruncate(Module):
         matryoshka_dims (`list[int]`):
             The trained widths, strictly increasing.
         matryoshka_dim (`int`, *optional*):
-            Width that calls without `matryoshka_dim` get; by default the largest.
+            Width that calls without `matryoshka_dim` get; by default the largest. Of embeddings that are narrower (a
+            level with a narrower residual stream), such calls get the largest trained width that fits.
 
     Raises:
         ValueError: If the widths do not increase or the default is not among them.
@@ -49,9 +50,11 @@ class MatryoshkaTruncate(Module):
         Raises:
             ValueError: If the width was not trained or the embeddings are narrower than it.
         """
-        dim = self.matryoshka_dim if matryoshka_dim is None else matryoshka_dim
-        dim = resolve_matryoshka_dim(self.matryoshka_dims, dim)
         embedding = features["sentence_embedding"]
+        fitting = [dim for dim in self.matryoshka_dims if dim <= min(self.matryoshka_dim, embedding.shape[-1])]
+        # Where none fits, the smallest is named in the error.
+        default = fitting[-1] if fitting else self.matryoshka_dims[0]
+        dim = resolve_matryoshka_dim(self.matryoshka_dims, default if matryoshka_dim is None else matryoshka_dim)
         if embedding.shape[-1] < dim:
             raise ValueError(f"the embeddings have width {embedding.shape[-1]}, so they cannot be cut to {dim}")
         features["sentence_embedding"] = F.normalize(embedding[..., :dim], dim=-1)

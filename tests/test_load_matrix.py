@@ -4,9 +4,15 @@ import json
 
 import pytest
 import torch
+from huggingface_hub import HfApi
 from transformers import PreTrainedModel
 
-from hf_matryoshka import MatryoshkaAdaptorConfig, MatryoshkaAdaptorModel
+from hf_matryoshka import (
+    MatryoshkaAdaptorConfig,
+    MatryoshkaAdaptorModel,
+    nest_sentence_encoder,
+    save_self_contained,
+)
 
 from .modeling import delta_models
 
@@ -38,6 +44,25 @@ def check(location, expected, report, what, **kwargs):
     return saved
 '''
 exec(CHECK)
+
+# The same of a sentence-transformers model, also saved again from where it was loaded.
+CHECK_SENTENCES = """
+from sentence_transformers import SentenceTransformer
+
+
+def check_sentences(location, expected, report, what, trust=True):
+    model = SentenceTransformer(location, device="cpu", trust_remote_code=trust)
+    for (level, dim), embeddings in expected.items():
+        actual = model.encode(["a cat", "the large river"], level=level, matryoshka_dim=dim)
+        report[f"{what} {level} {dim}"] = abs(torch.from_numpy(actual) - embeddings).max().item()
+    with torch.no_grad():
+        encoder = transformers.AutoModel.from_pretrained(location, trust_remote_code=trust).eval()
+        ids = torch.arange(5, 14)[None]
+        difference = encoder(ids, level=0)[0] - model[0].model(ids, level=0)[0]
+    report[f"{what} AutoModel"] = difference.abs().max().item()
+    return model
+"""
+exec(CHECK_SENTENCES)
 
 HEADS = ("TinyNestedModel", "TinyNestedForMaskedLM", "TinyNestedForSequenceClassification")
 ADAPTORS = [f"adaptor-{kind}" for kind in ("mlp", "linear", "orthogonal", "permutation")]
@@ -87,7 +112,18 @@ def models(tiny_nested):
     return found
 
 
-def test_all_ways_give_equal_outputs(models, hub, run_script, wheel_site, tmp_path):
+def test_all_ways_give_equal_outputs(models, hub, run_script, wheel_site, tiny_sentence_transformer, tmp_path):
+    encoder = nest_sentence_encoder(tiny_sentence_transformer, [[0.25, 1, 1], [1.0, 2, 2]], [4, 16], residual="joint")
+    texts = ["a cat", "the large river"]
+    sentences = {
+        (level, dim): torch.from_numpy(encoder.encode(texts, level=level, matryoshka_dim=dim))
+        for level in encoder[0].levels
+        for dim in (4, 16)
+    }
+    torch.save(sentences, tmp_path / "sentences.pt")
+    save_self_contained(encoder, tmp_path / "saved" / "sentences")
+    HfApi().create_repo("me/sentences")
+    HfApi().upload_folder(repo_id="me/sentences", folder_path=tmp_path / "saved" / "sentences")
     for name, (model, expected) in models.items():
         model.save_pretrained(tmp_path / "saved" / name)
         model.push_to_hub(f"me/{name}")
@@ -98,9 +134,12 @@ def test_all_ways_give_equal_outputs(models, hub, run_script, wheel_site, tmp_pa
     for name, (_, expected) in models.items():
         check(tmp_path / "saved" / name, expected, report, f"editable {name}")  # noqa: F821 - defined by CHECK
 
+    check_sentences(str(tmp_path / "saved" / "sentences"), sentences, report, "editable sentences")  # noqa: F821
+
     # The wheel, away from the checkout; what it saves goes to the process below.
     output = run_script(
         CHECK
+        + CHECK_SENTENCES
         + f"""
 import hf_matryoshka.modeling
 
@@ -112,6 +151,10 @@ for name in {PACKAGED!r}:
     assert type(model).__module__.startswith("hf_matryoshka.modeling.")
     check(f"me/{{name}}", expected, report, f"wheel, by id {{name}}")
     model.save_pretrained(f"wheel/{{name}}")
+from hf_matryoshka import save_self_contained
+expected = torch.load("sentences.pt", weights_only=True)
+model = check_sentences("saved/sentences", expected, report, "wheel sentences")
+save_self_contained(model, "wheel/sentences")
 print("REPORT" + json.dumps(report))
 """,
         PYTHONPATH=str(wheel_site),
@@ -121,6 +164,7 @@ print("REPORT" + json.dumps(report))
     # Nobody's package: the code comes with the repo, also after it was saved and pushed from there, twice.
     output = run_script(
         CHECK
+        + CHECK_SENTENCES
         + f"""
 report, trust = {{}}, {{"trust_remote_code": True}}
 for name in {list(models)!r}:
@@ -140,6 +184,14 @@ for name in {list(models)!r}:
     check(f"sharded/{{name}}", expected, report, f"sharded again {{name}}", **trust)
     if Path(f"wheel/{{name}}").is_dir():
         check(f"wheel/{{name}}", expected, report, f"saved from the wheel {{name}}", **trust)
+expected = torch.load("sentences.pt", weights_only=True)
+check_sentences("wheel/sentences", expected, report, "saved from the wheel sentences")
+model = check_sentences("saved/sentences", expected, report, "remote code sentences")
+model.save_pretrained("again/sentences")
+model = check_sentences("again/sentences", expected, report, "saved again sentences")
+model = check_sentences("me/sentences", expected, report, "remote code by id sentences")
+model.push_to_hub("me/sentences-again")
+check_sentences("me/sentences-again", expected, report, "pushed again sentences")
 print("REPORT" + json.dumps(report))
 """,
         without_package=True,
@@ -147,6 +199,8 @@ print("REPORT" + json.dumps(report))
     report |= json.loads(output.rpartition("REPORT")[2])
 
     assert {name: value for name, value in report.items() if not value <= 1e-6} == {}
+    # Two levels at two widths, and the encoder by itself, in seven ways.
+    assert sum(" sentences " in key for key in report) == 7 * 5
     # 3 levels each; an adaptor has one AutoClass, a text encoder three. Nothing was left out.
     ways = [
         "editable",

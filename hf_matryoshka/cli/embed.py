@@ -10,13 +10,16 @@ from .options import JsonFlag, print_json
 
 def embed(
     texts: Annotated[
-        Path, typer.Argument(help="Texts: a .txt file with one a line, a .jsonl file, or a BEIR folder (documents).")
+        Path,
+        typer.Argument(help="Texts: a .txt file with one a line, .jsonl, .csv or .tsv, or a BEIR folder (documents)."),
     ],
     output: Annotated[Path, typer.Argument(help="Vectors: a .parquet, .arrow or .npy file.")],
     model: Annotated[
         str, typer.Option(help="A folder or a Hub id of a sentence-transformers model.")
     ] = "sentence-transformers/all-MiniLM-L6-v2",
-    field: Annotated[str, typer.Option(help="Field of a .jsonl file that holds the text.")] = "text",
+    field: Annotated[
+        str, typer.Option(help="Field of the .jsonl file, or column of the table, that holds the text.")
+    ] = "text",
     prompt: Annotated[str | None, typer.Option(help="Text to put before each text.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Texts a forward pass.")] = 32,
     json: JsonFlag = False,

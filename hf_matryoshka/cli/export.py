@@ -1,24 +1,58 @@
 """`hf-matryoshka export`."""
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from .options import JsonFlag, integers, print_json
 
 
+_FLAGS = ("--budgets", "--budget")
+# `0.5:6:6`, or the name of a level such as `w0.5-h6-d6`.
+_BUDGET = re.compile(r"[\d.]+:\d+:\d+|[wm][\d.]+-h\d+-d\d+")
+
+
+class BudgetsCommand(TyperCommand):
+    """A command whose option `--budgets` takes several values after one flag, which click itself does not have."""
+
+    def parse_args(self, ctx, args: list[str]) -> list[str]:
+        spread, listing = [], False
+        for argument in args:
+            is_budget = _BUDGET.fullmatch(argument) is not None
+            if listing and is_budget and spread[-1] not in _FLAGS:
+                spread.append(_FLAGS[0])
+            spread.append(argument)
+            listing = argument in _FLAGS or (listing and is_budget)
+        return super().parse_args(ctx, spread)
+
+
 def export(
-    adaptor: Annotated[Path, typer.Argument(help="A trained adaptor, or the folder of its run.")],
+    model: Annotated[Path, typer.Argument(help="A trained model (adaptor, encoder), or the folder of its run.")],
     output: Annotated[Path, typer.Argument(help="Folder that gets one repo a level and full/.")],
+    budgets: Annotated[
+        list[str] | None,
+        typer.Option(
+            *_FLAGS,
+            metavar="W:H:D...",
+            help="Only these levels of an encoder: width:heads:layers or a name, several after one flag.",
+        ),
+    ] = None,
     base_model: Annotated[
         str | None,
-        typer.Option(help="Model whose embeddings it adapts; by default the one it was trained on."),
+        typer.Option(
+            help="Model whose embeddings an adaptor adapts, by default the one it was trained on; of an encoder, the "
+            "Hub id that the cards name."
+        ),
     ] = None,
     vectors_only: Annotated[
-        bool, typer.Option(help="Export the adaptor alone, for embeddings that come from an API.")
+        bool, typer.Option(help="Export an adaptor alone, for embeddings that come from an API.")
     ] = False,
-    dims: Annotated[Any, typer.Option(parser=integers, metavar="INTEGERS", help="Only these widths.")] = None,
+    dims: Annotated[
+        Any, typer.Option(parser=integers, metavar="INTEGERS", help="Only these widths of an adaptor.")
+    ] = None,
     curve: Annotated[list[Path] | None, typer.Option(help="Measured curve (JSON) for the cards; repeatable.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Picture (PNG) for the cards.")] = None,
     license: Annotated[str | None, typer.Option(help="License id for the cards.")] = None,
@@ -30,38 +64,47 @@ def export(
     ] = False,
     onnx: Annotated[bool, typer.Option(help="Write ONNX graphs (float32 and int8) to onnx/ of each repo.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace folders that are no earlier export.")] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option(help="Run the code that a sentence encoder brings along.")
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """Write one self-contained repo a level, stock wherever exact, each loaded back and compared.
 
-    Example: hf-matryoshka export runs/scifact outputs/scifact
+    Examples: hf-matryoshka export runs/scifact outputs/scifact
+
+    hf-matryoshka export runs/encoder outputs/encoder --budgets 0.5:6:6 0.75:9:9 1.0:12:12
     """
-    from ..data.base_models import load_base_model
     from ..evaluation.curve import Curve
     from ..hub.cards import CardDetails
     from ..hub.export_family import export_family
-    from ..recipes.evaluate import load_adaptor
+    from ..hub.trained_folder import load_trained_encoder
 
     curves = [Curve.from_json(path) for path in curve or []]
-    model = load_adaptor(adaptor)
-    name = base_model or model.config.base_model
-    if name is None and not vectors_only:
-        raise ValueError(
-            f"{adaptor} does not say which model made its embeddings; give --base-model, or --vectors-only to export "
-            "the adaptor alone"
-        )
     # A path means nothing to the reader of a card.
     hub_id = base_model if base_model and not Path(base_model).exists() else None
+    card = CardDetails(base_model=hub_id, license=license, curves=curves, plot=plot)
+    encoder = load_trained_encoder(model, trust_remote_code)
+    if encoder is None:
+        if budgets:
+            raise ValueError(f"{model} holds no encoder with budgets; name the widths of an adaptor with --dims")
+        loaded, what = _adaptor(model, base_model, vectors_only, dims)
+    else:
+        for flag, given in (("--dims", dims), ("--vectors-only", vectors_only)):
+            if given:
+                raise ValueError(f"{flag} is for adaptors, but {model} holds an encoder; name levels with --budgets")
+        # With commas as well, as the lists of other commands.
+        levels = [encoder.level(part) for budget in budgets for part in budget.split(",")] if budgets else None
+        loaded, what = encoder.model, {"tokenizer": encoder.tokenizer, "levels": levels}
     family = export_family(
-        model,
+        loaded,
         output,
-        base_model=None if vectors_only else load_base_model(name),
-        levels=None if dims is None else [f"d{dim}" for dim in dims],
-        card=CardDetails(base_model=hub_id, license=license, curves=curves, plot=plot),
+        card=card,
         format=format,
         shard_by_level=shard_by_level,
         onnx=onnx,
         overwrite=overwrite,
+        **what,
     )
     if json:
         print_json(
@@ -71,5 +114,23 @@ def export(
             }
         )
         return
+    size = max(6, *(len(name) for name in family.repos))
     for name, repo in family.repos.items():
-        print(f"{name:>6}  {repo.form.replace('_', ' '):<12}  max difference {repo.max_difference:.1e}  {repo.folder}")
+        form = repo.form.replace("_", " ")
+        print(f"{name:>{size}}  {form:<12}  max difference {repo.max_difference:.1e}  {repo.folder}")
+
+
+def _adaptor(path: Path, base_model: str | None, vectors_only: bool, dims: list[int] | None):
+    """The adaptor of a folder, and what [`export_family`] needs besides."""
+    from ..data.base_models import load_base_model
+    from ..recipes.evaluate import load_adaptor
+
+    adaptor = load_adaptor(path)
+    name = base_model or adaptor.config.base_model
+    if name is None and not vectors_only:
+        raise ValueError(
+            f"{path} does not say which model made its embeddings; give --base-model, or --vectors-only to export "
+            "the adaptor alone"
+        )
+    levels = None if dims is None else [f"d{dim}" for dim in dims]
+    return adaptor, {"base_model": None if vectors_only else load_base_model(name), "levels": levels}

@@ -26,6 +26,7 @@ def show(
     Example: hf-matryoshka family show outputs/quickstart
     """
     from ..evaluation.table import format_rows
+    from ..hub.card_tables import BUDGET_COLUMNS, budget_cells, cost_columns
     from ..hub.family import load_family
 
     found = load_family(family, revision=revision)
@@ -36,6 +37,7 @@ def show(
         return
     manifest = found.manifest
     scores = list(dict.fromkeys((s["metric"], s["split"]) for level in manifest.levels for s in level.quality))
+    costs = cost_columns(manifest)
     rows = []
     for level in manifest.levels:
         quality = {(s["metric"], s["split"]): s for s in level.quality}
@@ -43,20 +45,21 @@ def show(
         rows.append(
             [
                 level.name,
-                *(f"{level.cost[key]:,.0f}" if key in level.cost else "" for key in COSTS),
+                *budget_cells(level),
+                *(f"{level.cost[key]:,.0f}" if key in level.cost else "" for key in costs),
                 *(_score(quality.get(key)) for key in scores),
                 repo.form.replace("_", " ") if repo else "",
                 repo.location if repo else "",
             ]
         )
-    costs = [name.replace("_", " ") for name in COSTS]
-    print(format_rows(["level", *costs, *(f"{metric} ({split})" for metric, split in scores), "form", "repo"], rows))
+    budgets = [] if manifest.levels[0].budget is None else BUDGET_COLUMNS
+    header = ["level", *budgets, *(name.replace("_", " ") for name in costs)]
+    print(format_rows([*header, *(f"{metric} ({split})" for metric, split in scores), "form", "repo"], rows))
     print(f"\nAll levels: {found.repos['full'].location if 'full' in found.repos else 'no repo'}")
+    if manifest.matryoshka_dims:
+        print(f"Output widths: {', '.join(map(str, manifest.matryoshka_dims))}")
     if manifest.base_model:
         print(f"Base model: {manifest.base_model}")
-
-
-COSTS = ("bytes_per_vector", "parameters", "macs")
 
 
 def _score(score: dict | None) -> str:

@@ -12,7 +12,7 @@ def pack(
     texts: Annotated[
         Path,
         typer.Argument(
-            help="Texts: a .txt file with one a line, a .jsonl file (or .gz of these), or a BEIR folder (documents)."
+            help="Texts: a .txt file with one a line, .jsonl, .csv or .tsv (or .gz of these), or a BEIR folder."
         ),
     ],
     output: Annotated[Path, typer.Argument(help="New folder for the rows, for datasets.load_from_disk.")],
@@ -22,7 +22,9 @@ def pack(
     max_length: Annotated[int, typer.Option(help="Tokens of a row; longer documents are split.")] = 512,
     num_proc: Annotated[int, typer.Option(min=1, help="Processes that tokenise.")] = 1,
     buffer_size: Annotated[int, typer.Option(min=1, help="Most texts that are packed together.")] = 50_000,
-    field: Annotated[str, typer.Option(help="Field of a .jsonl file that holds the text.")] = "text",
+    field: Annotated[
+        str, typer.Option(help="Field of the .jsonl file, or column of the table, that holds the text.")
+    ] = "text",
     json: JsonFlag = False,
 ) -> None:
     """Tokenise texts and pack them into full rows for masked language modelling; no token is dropped.

@@ -26,6 +26,7 @@ def select(
     Example: hf-matryoshka select outputs/quickstart/curve.json --min-quality 0.95
     """
     from ..evaluation.curve import Curve
+    from ..evaluation.selection import quality_share
     from ..hub.family import load_family
 
     found = Curve.from_json(source) if Path(source).is_file() else load_family(source).curve()
@@ -34,6 +35,6 @@ def select(
     if json:
         print_json({"level": level, "dim": point.dim, "quality": point.quality, "cost": point.cost})
     else:
-        share = point.quality / found.qualities[-1] if found.qualities[-1] else float("nan")
-        quality = f"{found.metric} {point.quality:.4f} ({share:.1%} of the largest level)"
-        print(f"{level}: {point.dim} dimensions, {quality}")
+        share = quality_share(point.quality, found.qualities[-1])
+        width = "" if point.dim is None else f"{point.dim} dimensions, "
+        print(f"{level}: {width}{found.metric} {point.quality:.4f} ({share:.1%} of the largest level)")

@@ -127,6 +127,9 @@ class AdaptorExporter(LevelExporter):
             return self._trained
         return self._load(folder, trust_remote_code=form == "remote_code" or self.base.trust_remote_code)
 
+    def onnx_dims(self, form: str) -> list[int]:
+        return [self.dim(level) for level in self.levels(form)]
+
     @property
     def dtypes(self) -> set[torch.dtype]:
         return {self._trained.dtype} if self.base is None else {self._trained.dtype, self.base.dtype}

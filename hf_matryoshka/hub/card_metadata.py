@@ -19,7 +19,7 @@ def card_metadata(facts: "CardFacts", title: str) -> ModelCardData:
         title (`str`): Name of the model.
     """
     manifest, details = facts.manifest, facts.details
-    # Only an adaptor has this field.
+    # Whether the repo is one of sentence-transformers; only adaptors and sentence encoders have this field.
     with_base = facts.fields.get("with_base")
     task = facts.fields.get("pipeline_tag") or ("sentence-similarity" if with_base else "feature-extraction")
     tags = ["matryoshka", manifest.model_type.replace("_", "-")]

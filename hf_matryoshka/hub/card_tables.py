@@ -8,7 +8,8 @@ from .manifest import FULL, FamilyLevel, Manifest
 
 
 # Columns of the family's table, where any level has them.
-_COSTS = ("bytes_per_vector", "bytes_per_token", "parameters", "macs")
+_COSTS = ("bytes_per_vector", "bytes_per_token", "parameters", "macs", "flops_per_token")
+BUDGET_COLUMNS = ("width", "heads", "layers")
 _FORMS = {"stock": "stock", "stock_padded": "stock, zero-padded", "remote_code": "remote code"}
 
 
@@ -25,16 +26,18 @@ def family_table(manifest: Manifest) -> dict[str, Any]:
 
     Returns:
         `dict`: `columns` (`dim`, `bytes_per_vector` and so on; a quality is a `(metric, split)`), `rows` of cells, and
-        `intervals`, whether there are any.
+        `intervals`, whether there are any. Budgets have a column each for width, heads and layers.
     """
     levels = manifest.levels
     own = {repo.name: repo for repo in manifest.repos if repo.name != FULL}
-    costs = [cost for cost in _COSTS if any(cost in level.cost for level in levels)]
+    costs = cost_columns(manifest)
+    budgets = [] if levels[0].budget is None else list(BUDGET_COLUMNS)
     qualities = list(dict.fromkeys((score["metric"], score["split"]) for level in levels for score in level.quality))
     rows = []
     for level in levels:
         linked = level.name in own and level.name != manifest.this
         cells = [f"[{level.name}]({sibling_placeholder(level.name)})" if linked else level.name]
+        cells += budget_cells(level)
         cells += [] if level.dim is None else [str(level.dim)]
         cells += [f"{level.cost[cost]:,.0f}" if cost in level.cost else "" for cost in costs]
         cells += [_quality(level, key) for key in qualities]
@@ -42,10 +45,25 @@ def family_table(manifest: Manifest) -> dict[str, Any]:
         rows.append(_row(cells, bold=level.name == manifest.this))
     dims = ["dim"] if levels[0].dim is not None else []
     return {
-        "columns": ["level", *dims, *costs, *qualities, *(["form"] if own else [])],
+        "columns": ["level", *budgets, *dims, *costs, *qualities, *(["form"] if own else [])],
         "rows": rows,
         "intervals": any(score["low"] is not None for level in levels for score in level.quality),
     }
+
+
+def cost_columns(manifest: Manifest) -> list[str]:
+    """The costs that a table shows: those that any level has; multiply-adds only where there are no FLOPs."""
+    costs = [cost for cost in _COSTS if any(cost in level.cost for level in manifest.levels)]
+    return [cost for cost in costs if cost != "macs" or "flops_per_token" not in costs]
+
+
+def budget_cells(level: FamilyLevel) -> list[str]:
+    """The budget of a level, a cell for each of `BUDGET_COLUMNS`; none if it is no budget."""
+    if level.budget is None:
+        return []
+    width, heads, layers = level.budget
+    shares = width if isinstance(width, list) else [width]
+    return [", ".join(f"{share:g}" for share in shares), str(heads), str(layers)]
 
 
 def quality_tables(curves: Sequence[Curve], level: str | None = None) -> list[dict[str, Any]]:

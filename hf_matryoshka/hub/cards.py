@@ -3,7 +3,7 @@
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +118,7 @@ def write_card(folder: str | Path, facts: CardFacts) -> None:
     if details.plot is not None:
         shutil.copyfile(details.plot, folder / PLOT_FILE)
     elif details.curves:
-        plot_curves(details.curves[:1], folder / PLOT_FILE)
+        plot_curves([_with_costs(details.curves[0], facts.manifest)], folder / PLOT_FILE)
     (folder / "README.md").write_text(_card_text(facts), encoding="utf-8", newline="\n")
     if details.eval_dataset is None:
         return
@@ -179,6 +179,16 @@ def _card_text(facts: CardFacts) -> str:
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
+def _with_costs(curve: Curve, manifest: Manifest) -> Curve:
+    """A curve whose points also know what the manifest says: levels without widths are drawn against their cost."""
+    costs = {level.name: level.cost for level in manifest.levels}
+    return replace(
+        curve,
+        points=[replace(point, cost={**costs.get(point.level, {}), **point.cost}) for point in curve.points],
+        baselines={name: _with_costs(baseline, manifest) for name, baseline in curve.baselines.items()},
+    )
+
+
 def _template(name: str) -> str:
     """A template with the shared sections that it includes: Jinja has no folder to look them up in here."""
     text = (TEMPLATES / name).read_text(encoding="utf-8")
@@ -186,7 +196,9 @@ def _template(name: str) -> str:
 
 
 def _size(level: FamilyLevel) -> str:
-    return f"level {level.name}" if level.dim is None else f"{level.dim} dimensions"
+    # Budgets have, in general, one width.
+    by_width = level.dim is not None and level.budget is None
+    return f"{level.dim} dimensions" if by_width else f"level {level.name}"
 
 
 def _link(name: str) -> str:

@@ -14,16 +14,17 @@ from ..modeling.modeling_matryoshka_adaptor import MatryoshkaAdaptorModel
 from .adaptor_exporter import AdaptorExporter, load_base
 from .cards import CardDetails, CardFacts, write_card
 from .gate import check_export
-from .level_exporter import FORMS, LevelExporter
+from .level_exporter import FORMS, LevelExporter, on_cpu
 from .manifest import FamilyLevel, FamilyRepo, Manifest, weight_hashes
 from .model_exporter import ModelExporter
 from .onnx_export import OnnxExport, check_onnx_packages, export_onnx, export_token_onnx
 from .output_folder import check_output_dir, staged_folder
 from .progress import no_progress_bars
+from .sentence_encoder_exporter import SentenceEncoderExporter, check_sentence_encoder
 
 
 def export_level(
-    model: PreTrainedModel,
+    model: PreTrainedModel | SentenceTransformer,
     level: int | str | None,
     output_dir: str | os.PathLike,
     *,
@@ -42,7 +43,8 @@ def export_level(
     with the levels up to this one, and its code); card and manifest say why it is not a stronger one.
 
     Args:
-        model (`PreTrainedModel`): The nested model.
+        model (`PreTrainedModel` or `SentenceTransformer`): The nested model, or a sentence-embedding model whose first
+            module is a [`NestedTransformer`].
         level (`int`, `str` or `None`): The level, `None` for the largest, `"full"` for a repo that holds all levels.
         output_dir (`str` or `os.PathLike`): A new or empty folder, or an earlier export, which is replaced. Nothing
             appears there unless the comparison succeeds.
@@ -51,7 +53,8 @@ def export_level(
         base_model (`SentenceTransformer`, `str` or `os.PathLike`, *optional*): For an adaptor, the model whose
             embeddings it was trained on, or the folder it is saved in. Without it (vectors from an API), the repo is
             the adaptor.
-        tokenizer (`PreTrainedTokenizerBase`, *optional*): For a model of texts, its tokenizer.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*): For a model of texts, its tokenizer; a
+            `SentenceTransformer` has its own.
         card ([`CardDetails`], *optional*): What the card says beyond what the model tells; its base model is by
             default that of the model's config, unless that is a local folder.
         shard_by_level (`bool`, *optional*, defaults to `False`): Whether a repo of several levels has its weights in
@@ -94,9 +97,13 @@ class WrittenRepo:
 
 @dataclass(frozen=True)
 class ExportJob:
-    """The arguments of an export, checked; see [`export_level`]."""
+    """The arguments of an export, checked; see [`export_level`].
+
+    `model` is the nested model; `encoder` is the model that it is the first module of, if one was given.
+    """
 
     model: PreTrainedModel
+    encoder: SentenceTransformer | None
     format: str
     base: SentenceTransformer | None
     tokenizer: PreTrainedTokenizerBase | None
@@ -107,6 +114,13 @@ class ExportJob:
     @classmethod
     def prepare(cls, model, format, base_model, tokenizer, card, shard_by_level, onnx) -> "ExportJob":
         """Check the arguments, and load the base model if it is a folder."""
+        encoder = None
+        if isinstance(model, SentenceTransformer):
+            check_sentence_encoder(model)
+            if base_model is not None or tokenizer is not None:
+                raise ValueError("a SentenceTransformer has a tokenizer and needs no base_model; give neither")
+            encoder = on_cpu(model)
+            model = encoder[0].model
         if isinstance(model, PeftModel):
             raise ValueError("the model carries PEFT adapters; merge them first with model.merge_and_unload()")
         if not isinstance(model, PreTrainedModel) or not hasattr(model.config, "levels"):
@@ -128,12 +142,14 @@ class ExportJob:
         named = details.base_model or (model.config.base_model if adaptor else None)
         details = replace(details, base_model=_hub_id(named))
         base = load_base(base_model, model) if adaptor else None
-        return cls(model, format, base, tokenizer, details, shard_by_level, onnx)
+        return cls(model, encoder, format, base, tokenizer, details, shard_by_level, onnx)
 
     def exporter(self, level: int | str | None) -> LevelExporter:
         """How this model's level is written; raises `ValueError` if it does not exist."""
         if isinstance(self.model, MatryoshkaAdaptorModel):
             return AdaptorExporter(self.model, level, self.base, self.shard_by_level)
+        if self.encoder is not None:
+            return SentenceEncoderExporter(self.encoder, level, self.shard_by_level)
         return ModelExporter(self.model, level, self.tokenizer, self.shard_by_level)
 
     def check_form(self, exporter: LevelExporter) -> None:
@@ -175,11 +191,10 @@ class ExportJob:
         return FORMS[-1], "; ".join(dict.fromkeys(reasons)), exporter.writer(FORMS[-1])
 
     def _write_onnx(self, exporter: LevelExporter, form: str, folder: Path) -> OnnxExport:
-        model = exporter.onnx_model(form, folder)
-        if isinstance(self.model, MatryoshkaAdaptorModel):
-            dims = [exporter.dim(level) for level in exporter.levels(form)]
-            return export_onnx(model, folder / ONNX_FOLDER, matryoshka_dims=dims)
-        return export_token_onnx(model, folder / ONNX_FOLDER)
+        model, dims = exporter.onnx_model(form, folder), exporter.onnx_dims(form)
+        if dims is None:
+            return export_token_onnx(model, folder / ONNX_FOLDER)
+        return export_onnx(model, folder / ONNX_FOLDER, matryoshka_dims=dims)
 
     def describe(self, folder: Path, written: WrittenRepo, repos: list[FamilyRepo]) -> None:
         """Write manifest and card, once all repos of the family are known."""
@@ -191,6 +206,7 @@ class ExportJob:
             levels=[self._level(exporter, name) for name in self.model.config.levels],
             repos=repos,
             base_model=self.details.base_model,
+            matryoshka_dims=exporter.matryoshka_dims(),
         )
         manifest.write(folder)
         facts = CardFacts(
@@ -204,11 +220,12 @@ class ExportJob:
         write_card(folder, facts)
 
     def _level(self, exporter: LevelExporter, name: str) -> FamilyLevel:
-        cost, quality = dict(self.model.cost(name)), []
+        cost, quality = exporter.cost(name), []
         for curve in self.details.curves:
             for point in curve.points:
                 if point.level == name:
-                    cost |= point.cost
+                    # What the model itself says wins: a curve may count texts of another length.
+                    cost = {**point.cost, **cost}
                     quality.append(
                         {
                             "metric": curve.metric,
@@ -218,7 +235,7 @@ class ExportJob:
                             "high": point.high,
                         }
                     )
-        return FamilyLevel(name, exporter.dim(name), cost, quality)
+        return FamilyLevel(name, exporter.dim(name), cost, quality, exporter.budget(name))
 
 
 def _hub_id(name: str | None) -> str | None:

@@ -20,7 +20,7 @@ from .push import check_push
 
 
 def export_family(
-    model: PreTrainedModel,
+    model: PreTrainedModel | SentenceTransformer,
     output: str | os.PathLike,
     *,
     format: str = "auto",
@@ -39,7 +39,7 @@ def export_family(
     interrupted or refused export leaves what was there before.
 
     Args:
-        model (`PreTrainedModel`): The nested model.
+        model (`PreTrainedModel` or `SentenceTransformer`): The nested model, see [`export_level`].
         output (`str` or `os.PathLike`): A folder that gets one folder a level, such as `d64/`, and `full/`; or a Hub
             id `"user/name"`, which gets the repos `user/name` and `user/name-d64` (see [`push_family`]). A string of
             two parts is a Hub id unless a folder of that name, or of its first part, exists; write `./user/name` for
@@ -56,8 +56,9 @@ def export_family(
     # Kept, so that an interrupted push goes on without a second export of what is unchanged.
     folder = Path(output) if repo_id is None else default_cache_dir() / "families" / repo_id.replace("/", "--")
     job = ExportJob.prepare(model, format, base_model, tokenizer, card, shard_by_level, onnx)
-    wanted = {model.config.level_name(level) for level in (model.config.levels if levels is None else levels)}
-    names = [*(name for name in model.config.levels if name in wanted), FULL]
+    config = job.model.config
+    wanted = {config.level_name(level) for level in (config.levels if levels is None else levels)}
+    names = [*(name for name in config.levels if name in wanted), FULL]
     if repo_id is not None:
         _check_push(repo_id, names)
     exporters = [job.exporter(name) for name in names]

@@ -110,6 +110,22 @@ class LevelExporter(ABC):
     def dim(self, level: str) -> int | None:
         """Width of a level's output, where it is an embedding."""
 
+    @abstractmethod
+    def onnx_dims(self, form: str) -> list[int] | None:
+        """The widths that the graph of [`LevelExporter.onnx_model`] serves; `None` if its output is no embedding."""
+
+    def matryoshka_dims(self, level: str | None = None) -> list[int]:
+        """The output widths that were trained besides the levels: all, or those that a level has."""
+        return []
+
+    def budget(self, level: str) -> list | None:
+        """Width, heads and depth of a level, where that is what a level is."""
+        return None
+
+    def cost(self, level: str) -> dict[str, float]:
+        """What a level costs."""
+        return dict(self.model.cost(level))
+
 
 def on_cpu(model: PreTrainedModel) -> PreTrainedModel:
     """The model on the CPU and in evaluation mode; a copy if it is not so already."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.curve import Curve, LevelPoint
+from ..modeling.budgets import Budget
 
 
 MANIFEST_FILE = "matryoshka.json"
@@ -26,16 +27,19 @@ class FamilyLevel:
     Args:
         name (`str`): For example `"d64"`.
         dim (`int`, *optional*): Output width, where the model embeds.
-        cost (`dict[str, float]`): `parameters`, `macs`, `bytes_per_vector` or `bytes_per_token`, and whatever else was
-            measured, such as `latency_ms`.
+        cost (`dict[str, float]`): `parameters`, `macs`, `flops_per_token`, `bytes_per_vector` or
+            `bytes_per_token`, and whatever else was measured, such as `latency_ms`.
         quality (`list[dict]`): Measured scores: `metric`, `split`, `value`, and `low` and `high` (95% interval or
             `None`).
+        budget (`list`, *optional*): `[width, heads, depth]`, where that is what a level is; `width` is a share of the
+            feed-forward columns, or a list with one share a layer.
     """
 
     name: str
     dim: int | None
     cost: dict[str, float]
     quality: list[dict[str, Any]] = field(default_factory=list)
+    budget: list | None = None
 
 
 @dataclass(frozen=True)
@@ -83,6 +87,8 @@ class Manifest:
         repos (`list[FamilyRepo]`): All repos of the family, the smallest first and `"full"` last; after
             [`~hub.export.export_level`] just the one.
         base_model (`str`, *optional*): Hub id of the model it was made from.
+        matryoshka_dims (`list[int]`): The output widths that were trained at every level whose own width (`dim`) is at
+            least as large: what a stock repo of that level may take as `truncate_dim`.
     """
 
     model_type: str
@@ -91,6 +97,7 @@ class Manifest:
     levels: list[FamilyLevel]
     repos: list[FamilyRepo]
     base_model: str | None = None
+    matryoshka_dims: list[int] = field(default_factory=list)
 
     @property
     def repo(self) -> FamilyRepo:
@@ -111,13 +118,29 @@ class Manifest:
         curves = []
         for metric, split in keys:
             points = [
-                LevelPoint(level.name, level.dim, score["value"], score["low"], score["high"], dict(level.cost))
+                LevelPoint(
+                    level.name,
+                    level.dim if level.budget is None else None,
+                    score["value"],
+                    score["low"],
+                    score["high"],
+                    dict(level.cost),
+                    contains=self._inside(level),
+                )
                 for level in self.levels
                 for score in level.quality
                 if (score["metric"], score["split"]) == (metric, split)
             ]
             curves.append(Curve(points, metric, split, "ours"))
         return curves
+
+    def _inside(self, level: FamilyLevel) -> tuple[str, ...] | None:
+        """Names of the smaller budgets that are inside a level's; `None` for levels that are a chain."""
+        if level.budget is None:
+            return None
+        own = Budget.parse(level.budget)
+        smaller = self.levels[: self.levels.index(level)]
+        return tuple(other.name for other in smaller if Budget.parse(other.budget).fits_in(own))
 
     def to_text(self) -> str:
         """The file; equal manifests give equal text."""

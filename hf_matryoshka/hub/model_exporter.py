@@ -1,5 +1,6 @@
 """Exports of a nested transformers model."""
 
+import copy
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ import transformers
 from transformers import AutoTokenizer, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, pipeline
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
+from ..modeling.budgets import BudgetsMixin
 from .level_exporter import SAMPLE_TEXTS, Comparison, LevelExporter, on_cpu
 
 
@@ -60,7 +62,7 @@ class ModelExporter(LevelExporter):
         def write(folder: Path) -> None:
             small.save_pretrained(folder, **kwargs)
             if self.tokenizer is not None:
-                self.tokenizer.save_pretrained(folder)
+                unused(self.tokenizer).save_pretrained(folder)
 
         return write
 
@@ -143,6 +145,17 @@ class ModelExporter(LevelExporter):
     def dim(self, level: str) -> int | None:
         return None
 
+    def onnx_dims(self, form: str) -> list[int] | None:
+        return None
+
+    def budget(self, level: str) -> list | None:
+        config = self.model.config
+        return config.budgets[config.level_index(level)] if isinstance(config, BudgetsMixin) else None
+
+    def cost(self, level: str) -> dict[str, float]:
+        cost = super().cost(level)
+        return {**cost, "flops_per_token": 2 * cost["macs"]}
+
     def card_fields(self, form: str) -> dict[str, Any]:
         head = _head(self.model)
         return {
@@ -151,6 +164,18 @@ class ModelExporter(LevelExporter):
             "with_tokenizer": self.tokenizer is not None,
             "runs_pipeline": self._runs_pipeline(head),
         }
+
+
+def unused(tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """A copy without the padding and truncation of its last call, which it would save: two exports would differ.
+
+    Each call sets both anew; `model_max_length` is kept.
+    """
+    tokenizer = copy.deepcopy(tokenizer)
+    if tokenizer.is_fast:
+        tokenizer.backend_tokenizer.no_padding()
+        tokenizer.backend_tokenizer.no_truncation()
+    return tokenizer
 
 
 def _head(model: PreTrainedModel) -> str:

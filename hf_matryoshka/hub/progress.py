@@ -1,4 +1,4 @@
-"""Quiet for steps that are too short for a progress bar of their own."""
+"""One progress bar for an export, not one for each file that transformers reads and writes."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,11 +8,13 @@ from transformers.utils import logging
 
 @contextmanager
 def no_progress_bars() -> Iterator[None]:
-    """Switch the bars of transformers off ("Loading weights", "Writing model shards") for a while."""
-    enabled = logging.is_progress_bar_enabled()
+    """Without transformers' bars and warnings: a reload warns of heads that a checkpoint lacks and of long texts."""
+    bars, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity_error()
     try:
         yield
     finally:
-        if enabled:
+        logging.set_verbosity(verbosity)
+        if bars:
             logging.enable_progress_bar()

@@ -40,6 +40,21 @@ def test_the_repo_that_holds_all_levels_may_be_alone():
     assert table["rows"] == [["d4", "4", "16", "4,000", "3,600"], ["d32", "32", "128", "", "28,800"]]
 
 
+def test_budgets_have_columns_and_flops_replace_multiply_adds():
+    levels = [
+        FamilyLevel(
+            "m0.375-h1-d2", None, {"parameters": 40, "macs": 5, "flops_per_token": 10}, [], [[0.25, 0.5], 1, 2]
+        ),
+        FamilyLevel("w1.0-h2-d3", None, {"parameters": 90, "macs": 50, "flops_per_token": 100}, [], [1, 2, 3]),
+    ]
+    table = family_table(Manifest("delta_bert", "full", "text", levels, []))
+    assert table["columns"] == ["level", "width", "heads", "layers", "parameters", "flops_per_token"]
+    assert table["rows"] == [
+        ["m0.375-h1-d2", "0.25, 0.5", "1", "2", "40", "10"],
+        ["w1.0-h2-d3", "1", "2", "3", "90", "100"],
+    ]
+
+
 def test_quality_has_one_column_a_system():
     ours = curve("ours", {4: 0.54, 8: 0.58}, interval=True, baselines={"svd": curve("svd", {4: 0.14, 8: 0.18})})
     (table,) = quality_tables([ours], "d8")

@@ -26,6 +26,7 @@ MODEL = {
     "with_tokenizer": True,
     "runs_pipeline": True,
 }
+ENCODER = {"auto_class": "AutoModel", "with_base": True, "embedding_dim": 32, "matryoshka_dims": [8, 16, 32]}
 NAMES = ["d4", "d8", "d32"]
 
 
@@ -83,6 +84,18 @@ def manifest(this, forms, levels=None, curves=(), model_type="matryoshka_adaptor
     return Manifest(model_type, this, "text", family, repos)
 
 
+def budgeted(manifest):
+    """The same family as budgets: levels of one output width."""
+    budgets = {"d4": [[0.25, 0.5], 1, 2], "d8": [0.5, 6, 6], "d32": [1.0, 12, 12]}
+    levels = [
+        replace(
+            level, dim=32, budget=budgets[level.name], cost=level.cost | {"flops_per_token": 2 * level.cost["macs"]}
+        )
+        for level in manifest.levels
+    ]
+    return replace(manifest, levels=levels, matryoshka_dims=[8, 16, 32])
+
+
 STOCK = dict.fromkeys(NAMES, "stock") | {"full": "remote_code"}
 NESTED = {"d4": "stock", "d8": "stock_padded", "d32": "remote_code", "full": "remote_code"}
 WHY = "it holds all levels in one, for which there is no stock class"
@@ -122,6 +135,26 @@ FACTS = {
         {"auto_class": "AutoModel", "pipeline_tag": "feature-extraction", "with_tokenizer": False},
         CardDetails(license="apache-2.0"),
         sharded=True,
+    ),
+    "encoder-stock": CardFacts(
+        budgeted(manifest("d8", STOCK, curves=CURVES, model_type="delta_bert")),
+        "sentence_encoder.md",
+        ENCODER,
+        DETAILS,
+        onnx=onnx([8, 16, 32]),
+    ),
+    "encoder-full-sharded": CardFacts(
+        budgeted(manifest("full", NESTED, reason=WHY, model_type="delta_bert")),
+        "sentence_encoder.md",
+        ENCODER,
+        CardDetails(),
+        sharded=True,
+    ),
+    "encoder-one-width": CardFacts(
+        replace(budgeted(manifest("d32", {"d32": "remote_code"}, ["d32"], reason=WHY)), matryoshka_dims=[]),
+        "sentence_encoder.md",
+        ENCODER | {"matryoshka_dims": []},
+        CardDetails(base_model="me/base"),
     ),
 }
 

@@ -228,7 +228,7 @@ def test_a_full_disk_leaves_nothing(tmp_path, base, make_adaptor):
 
 
 def test_other_models_are_refused(tmp_path, base, make_adaptor):
-    with pytest.raises(ValueError, match="SentenceTransformer has no levels; export a nested model"):
+    with pytest.raises(ValueError, match="starts with a BertModel, which has no levels; make it nested"):
         export_level(base, None, tmp_path / "out")
     lora = get_nested_lora_model(make_adaptor(), LoraConfig(target_modules="all-linear"))
     with pytest.raises(ValueError, match="merge them first with model.merge_and_unload"):

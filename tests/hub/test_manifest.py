@@ -138,3 +138,15 @@ def test_weights_are_compared_with_their_hashes(tmp_path):
     (tmp_path / "more.safetensors").write_bytes(b"")
     with pytest.raises(ValueError, match="holds more.safetensors, which its matryoshka.json does not list"):
         check_weights(repo, tmp_path)
+
+
+def test_a_curve_over_budgets_compares_only_those_inside_each_other():
+    budgets = {"w0.5-h4-d4": [0.5, 4, 4], "w1.0-h4-d2": [1.0, 4, 2], "w1.0-h4-d4": [1.0, 4, 4]}
+    values = dict(zip(budgets, (0.6, 0.9, 0.7), strict=True))
+    levels = [
+        FamilyLevel(name, 32, {"macs": 10 * number}, [{**SCORES[0], "value": values[name]}], budget)
+        for number, (name, budget) in enumerate(budgets.items(), start=1)
+    ]
+    (curve,) = manifest(levels=levels).curves()
+    assert curve["w1.0-h4-d4"].dim is None
+    assert [(pair.smaller, pair.larger) for pair in curve.violations()] == [("w1.0-h4-d2", "w1.0-h4-d4")]

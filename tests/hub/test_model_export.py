@@ -62,6 +62,15 @@ def test_a_stock_level_loads_without_its_code(tmp_path, make, tokenizer):
     assert 'AutoModelForMaskedLM.from_pretrained("sentence_transformers_model_id")' in card(tmp_path)
 
 
+def test_the_tokenizer_is_saved_as_if_it_was_never_used(tmp_path, make, tokenizer):
+    files = []
+    for texts in (["a cat"], ["a cat", "a large dog"]):
+        tokenizer(texts, padding=True, truncation=True, max_length=len(texts) + 3)
+        export_level(make(), "f32-l3", tmp_path / "out", tokenizer=tokenizer)
+        files.append([(tmp_path / "out" / name).read_bytes() for name in ("tokenizer.json", "tokenizer_config.json")])
+    assert files[0] == files[1]
+
+
 def test_a_padded_level_says_why(tmp_path, make):
     model = make("TinyNestedModel", intermediate_sizes=UNEVEN)
     exported = export_level(model, None, tmp_path / "out")

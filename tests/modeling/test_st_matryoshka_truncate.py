@@ -38,8 +38,18 @@ def test_untrained_width_is_refused(base):
 
 
 def test_embeddings_narrower_than_the_width_are_refused():
+    narrow = torch.randn(2, 8)
     with pytest.raises(ValueError, match="width 8, so they cannot be cut to 16"):
-        MatryoshkaTruncate([8, 16])({"sentence_embedding": torch.randn(2, 8)})
+        MatryoshkaTruncate([8, 16])({"sentence_embedding": narrow}, matryoshka_dim=16)
+    with pytest.raises(ValueError, match="width 8, so they cannot be cut to 16"):
+        MatryoshkaTruncate([16, 32])({"sentence_embedding": narrow})
+
+
+def test_the_default_of_narrower_embeddings_is_the_largest_width_that_fits():
+    module = MatryoshkaTruncate([2, 4, 8, 16], 8)
+    for width, expected in ((7, 4), (8, 8), (16, 8)):
+        found = module({"sentence_embedding": torch.randn(2, width)})["sentence_embedding"]
+        assert found.shape == (2, expected)
 
 
 def test_save_and_load(tmp_path):

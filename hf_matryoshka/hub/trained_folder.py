@@ -1,0 +1,122 @@
+"""What a user has trained, from the folder that it is in."""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sentence_transformers import SentenceTransformer
+from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from .. import modeling
+from ..modeling.budgets import Budget, BudgetsMixin
+from ..modeling.configuration_matryoshka_adaptor import MatryoshkaAdaptorConfig
+from .progress import no_progress_bars
+
+
+@dataclass(frozen=True)
+class TrainedEncoder:
+    """A nested text encoder, ready for [`export_family`].
+
+    Args:
+        folder (`Path`): Where it was found.
+        model (`PreTrainedModel` or `SentenceTransformer`): The model.
+        tokenizer (`PreTrainedTokenizerBase`, *optional*): That of a model with a head; a `SentenceTransformer` has its
+            own.
+    """
+
+    folder: Path
+    model: PreTrainedModel | SentenceTransformer
+    tokenizer: PreTrainedTokenizerBase | None
+
+    @property
+    def config(self) -> BudgetsMixin:
+        """The config of the nested encoder."""
+        return self.model[0].model.config if isinstance(self.model, SentenceTransformer) else self.model.config
+
+    def level(self, budget: str) -> str:
+        """Name of a level given by name, or as `width:heads:depth`.
+
+        Raises:
+            ValueError: If it is no budget, or was not trained; the message lists those that were.
+        """
+        if budget in self.config.levels:
+            return budget
+        try:
+            width, heads, depth = budget.split(":")
+            wanted = Budget.parse([float(width), int(heads), int(depth)])
+        except ValueError:
+            raise ValueError(
+                f"{budget!r} is no budget; write width:heads:layers such as 0.5:6:6, or the name of a level: "
+                f"{', '.join(self.config.levels)}"
+            ) from None
+        if wanted.name not in self.config.levels:
+            raise ValueError(
+                f"budget {budget} was not trained; the levels of {self.folder} are "
+                f"{', '.join(_shown(entry) for entry in self.config.budgets)}"
+            )
+        return wanted.name
+
+
+def load_trained_encoder(path: str | os.PathLike, trust_remote_code: bool = False) -> TrainedEncoder | None:
+    """The nested text encoder of a folder or of a training run's `model/`; `None` for an adaptor or no model at all.
+
+    Args:
+        path (`str` or `os.PathLike`): The folder.
+        trust_remote_code (`bool`, *optional*, defaults to `False`): Whether the code of a self-contained repo may run;
+            needed only for one with modules of sentence-transformers.
+
+    Raises:
+        ValueError: If the folder holds another kind of model, or code that was not trusted.
+    """
+    folder, config = _read_config(Path(path))
+    if config.get("model_type") in (None, MatryoshkaAdaptorConfig.model_type):
+        return None
+    heads = {
+        name: kind
+        for name, kind in vars(modeling).items()
+        if isinstance(kind, type) and issubclass(kind, PreTrainedModel) and issubclass(kind.config_class, BudgetsMixin)
+    }
+    if config["model_type"] not in {kind.config_class.model_type for kind in heads.values()}:
+        raise ValueError(
+            f"{folder} holds a model of the type {config['model_type']}, which has no levels; export an adaptor or a "
+            f"{', '.join(heads)}"
+        )
+    if (folder / "modules.json").is_file():
+        return TrainedEncoder(folder, _load_sentence_encoder(folder, trust_remote_code), None)
+    architecture = (config.get("architectures") or ["model of no class"])[0]
+    if architecture not in heads:
+        raise ValueError(f"{folder} holds a {architecture}, which is none of {', '.join(heads)}")
+    tokenizer = None
+    if (folder / "tokenizer_config.json").is_file():
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    with no_progress_bars():
+        return TrainedEncoder(folder, heads[architecture].from_pretrained(folder).eval(), tokenizer)
+
+
+def _read_config(path: Path) -> tuple[Path, dict]:
+    """Folder and `config.json` of a model, which lies at `path` or in `path/model`; an empty one if there is none."""
+    for folder in (path, path / "model"):
+        config = folder / "config.json"
+        if config.is_file():
+            try:
+                return folder, dict(json.loads(config.read_text(encoding="utf-8")))
+            except (ValueError, TypeError):
+                raise ValueError(f"{config} is no config of a model") from None
+    return path, {}
+
+
+def _load_sentence_encoder(folder: Path, trust_remote_code: bool) -> SentenceTransformer:
+    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    # Modules of this package are named by their place in it, unless the folder brings its own copy of the code.
+    own = ("sentence_transformers.", f"{modeling.__name__}.")
+    foreign = [module["type"] for module in modules if not module["type"].startswith(own)]
+    if foreign and not trust_remote_code:
+        raise ValueError(f"{folder} brings the code of {foreign[0]}; read it, then allow it with --trust-remote-code")
+    with no_progress_bars():
+        return SentenceTransformer(str(folder), device="cpu", trust_remote_code=True, local_files_only=True).eval()
+
+
+def _shown(entry: list) -> str:
+    width, heads, depth = entry
+    return Budget.parse(entry).name if isinstance(width, list) else f"{width:g}:{heads}:{depth}"
