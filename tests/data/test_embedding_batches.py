@@ -1,0 +1,25 @@
+import numpy as np
+import pytest
+import torch
+
+from hf_matryoshka.data.embedding_batches import EmbeddingCollator, EmbeddingDataset
+
+
+def words(texts, truncation, max_length):
+    """A tokenizer of letters."""
+    return {"input_ids": [[ord(letter) for letter in text][:max_length] for text in texts]}
+
+
+def test_texts_and_vectors_become_padded_batches():
+    vectors = np.arange(6, dtype=np.float16).reshape(3, 2)
+    data = EmbeddingDataset(["ab", "abcdef", "c"], vectors, words, max_length=4, progress=False)
+    assert len(data) == 3
+    batch = EmbeddingCollator(7)([data[1], data[2]])
+    assert batch["input_ids"].tolist() == [[97, 98, 99, 100], [99, 7, 7, 7]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1, 1], [1, 0, 0, 0]]
+    assert batch["embedding"].dtype == torch.float32 and batch["embedding"].tolist() == [[2, 3], [4, 5]]
+
+
+def test_another_number_of_vectors_is_refused():
+    with pytest.raises(ValueError, match="there are 2 texts, but 3 embeddings"):
+        EmbeddingDataset(["a", "b"], np.zeros((3, 2)), words, 4, progress=False)
