@@ -15,7 +15,7 @@ app = typer.Typer(
 app.command()(quickstart.quickstart)
 app.command()(embed.embed)
 app.command()(evaluate.evaluate)
-app.command()(export.export)
+app.command(cls=export.BudgetsCommand)(export.export)
 app.command()(pack.pack)
 app.command()(push.push)
 app.command()(select.select)
@@ -29,7 +29,7 @@ hubs.command()(hub.serve)
 app.add_typer(hubs, name="hub")
 
 training = typer.Typer(help="Train a nested model.", no_args_is_help=True)
-train.add_adaptor_command(training)
+train.add_training_commands(training)
 app.add_typer(training, name="train")
 
 

@@ -6,14 +6,23 @@ from typing import Annotated, Any
 import typer
 
 from ..recipes.adaptor_recipe import AdaptorRecipe
-from .options import JsonFlag, load_yaml, print_json, with_flags
+from ..recipes.delta_embedding_recipe import DeltaEmbeddingRecipe
+from ..recipes.delta_recipe import DeltaRecipe
+from .options import JsonFlag, lists_command, load_yaml, print_json, with_flags
+from .train_delta import train_delta
+from .training_flags import training_flags
 
 
-def add_adaptor_command(group: typer.Typer) -> None:
-    """`train adaptor`, with a flag for every field of the recipe and, read by transformers' own parser, for every
-    training argument."""
-    settings = {"allow_extra_args": True, "ignore_unknown_options": True}
-    group.command("adaptor", context_settings=settings)(with_flags(train_adaptor, AdaptorRecipe))
+def add_training_commands(group: typer.Typer) -> None:
+    """`train adaptor` and `train delta`, with a flag for every field of the recipe and, read by transformers' own
+    parser, for every training argument."""
+    context = {"allow_extra_args": True, "ignore_unknown_options": True}
+    for name, command, recipes in (
+        ("adaptor", train_adaptor, [AdaptorRecipe]),
+        ("delta", train_delta, [DeltaRecipe, DeltaEmbeddingRecipe]),
+    ):
+        settings = {"cls": lists_command(*recipes), "context_settings": context}
+        group.command(name, **settings)(with_flags(command, *recipes))
 
 
 def train_adaptor(
@@ -56,7 +65,7 @@ def train_adaptor(
 
     values = load_yaml(config, AdaptorRecipe, AdaptorTrainingArguments)
     training = {name: value for name, value in values.items() if name not in AdaptorRecipe.__dataclass_fields__}
-    training |= training_flags(context.args)
+    training |= training_flags(context.args, AdaptorTrainingArguments, "train adaptor")
     recipe = AdaptorRecipe(**{name: value for name, value in values.items() if name not in training} | flags)
     dataset = None if beir is None else load_beir(beir)
     if vectors is None:
@@ -75,28 +84,3 @@ def train_adaptor(
         for name, value in result.get("after", {}).items():
             print(f"  {name}: {result['before'][name]:.4f} -> {value:.4f} (held-out documents)")
     print(f"Adaptor: {output / 'model'}")
-
-
-def training_flags(arguments: list[str]) -> dict[str, Any]:
-    """Training arguments given as flags, and only those.
-
-    Raises:
-        ValueError: If one does not exist or has no valid value.
-    """
-    import argparse
-
-    from transformers import HfArgumentParser
-
-    from ..trainers.adaptor_arguments import AdaptorTrainingArguments
-
-    parser = HfArgumentParser(AdaptorTrainingArguments, exit_on_error=False, add_help=False, allow_abbrev=False)
-    for action in parser._actions:
-        # Only what was given: a default must not override the YAML file.
-        action.default, action.required = argparse.SUPPRESS, False
-    try:
-        found, unknown = parser.parse_known_args(arguments)
-    except argparse.ArgumentError as error:
-        raise ValueError(f"bad training argument: {error}") from None
-    if unknown:
-        raise ValueError(f"unknown option {unknown[0]!r}; see hf-matryoshka train adaptor --help")
-    return vars(found)

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .beir import load_beir
@@ -58,6 +58,25 @@ def iter_texts(path: str | Path, field: str = "text") -> Iterator[str]:
         return
     for number, line in read_lines(path):
         yield line if suffix == ".txt" else _text(path, number, line, field)
+
+
+def with_fields(paths: Sequence[str | Path], fields: Sequence[str] | None) -> list[tuple[Path, str]]:
+    """Each file with the field that holds its texts.
+
+    Args:
+        paths (`Sequence`):
+            The files.
+        fields (`Sequence[str]`, *optional*):
+            One field for all files, or one a file; `"text"` by default.
+
+    Raises:
+        ValueError: if there are neither one nor as many fields as files.
+    """
+    names = list(fields or ["text"])
+    if len(names) not in (1, len(paths)):
+        raise ValueError(f"there are {len(names)} names of fields for {len(paths)} files; give one, or one a file")
+    names = names * len(paths) if len(names) == 1 else names
+    return [(Path(path), name) for path, name in zip(paths, names, strict=True)]
 
 
 def _column(path: Path, delimiter: str, field: str) -> Iterator[str]:

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import EarlyStoppingCallback, PrinterCallback
-from transformers.trainer_callback import ProgressCallback
+from transformers import EarlyStoppingCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..data.adaptor_batches import AdaptorCollator, AnchorSet, document_anchors, labelled_anchors, sample_anchors
@@ -20,6 +19,7 @@ from ..trainers.adaptor_trainer import AdaptorTrainer
 from .adaptor_recipe import OBJECTIVES, AdaptorRecipe
 from .adaptor_validation import HeldOut, LevelMetrics
 from .adaptor_vectors import AdaptorVectors
+from .training_progress import show_progress
 
 
 logger = logging.getLogger(__name__)
@@ -152,11 +152,7 @@ def run_stage(
         train_dataset=sample_anchors(sets, args.max_steps * batch, recipe.seed),
         **evaluation,
     )
-    # Standard output is for results; what training logs is in the checkpoints and, summed up, in the report.
-    trainer.remove_callback(PrinterCallback)
-    trainer.remove_callback(ProgressCallback)
-    if not args.disable_tqdm:
-        trainer.add_callback(StageProgress(name))
+    show_progress(trainer, name)
     began = time.time()
     checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
     trainer.train(resume_from_checkpoint=checkpoint)
@@ -175,25 +171,6 @@ def run_stage(
         model.save_pretrained(temporary)
         (temporary / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     return model, result
-
-
-class StageProgress(ProgressCallback):
-    """A named progress bar on standard error, without the logs."""
-
-    def __init__(self, name: str):
-        super().__init__()
-        self.name = name
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        super().on_train_begin(args, state, control, **kwargs)
-        if state.is_world_process_zero:
-            self.training_bar.set_description(f"Training ({self.name})")
-
-    def on_prediction_step(self, args, state, control, **kwargs):
-        pass
-
-    def on_log(self, args, state, control, **kwargs):
-        pass
 
 
 def _keep(

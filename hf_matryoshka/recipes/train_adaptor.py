@@ -3,7 +3,6 @@
 import copy
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,13 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from ..data.files import ensure_writable_folder, write_beside
+from ..data.files import write_beside
 from ..modeling import MatryoshkaAdaptorModel
 from ..surgery.adaptor_init import create_adaptor
 from .adaptor_recipe import AdaptorRecipe
 from .adaptor_stage import run_stage, stage_arguments
 from .adaptor_validation import hold_out
 from .adaptor_vectors import AdaptorVectors
+from .run_folder import open_run
 
 
 @dataclass
@@ -69,7 +69,7 @@ def train_adaptor(
         OSError: If `output_dir` cannot be written.
     """
     recipe, training = recipe or AdaptorRecipe(), dict(training or {})
-    folder = _open_run(Path(output_dir), _run_key(vectors, recipe, training), overwrite)
+    folder = open_run(output_dir, _run_key(vectors, recipe, training), overwrite)
     stages = ["unsupervised"] + ["supervised"] * (recipe.supervised and vectors.queries is not None)
     stage_arguments(folder, stages[-1], 1, recipe, training)  # a bad argument is refused before any work
     held_out = hold_out(vectors, recipe.validation_fraction, recipe.seed) if recipe.validation_fraction else None
@@ -117,23 +117,6 @@ def _run_key(vectors: AdaptorVectors, recipe: AdaptorRecipe, training: dict[str,
         digest.update(b"|")
     digest.update(vectors.corpus.data)
     return digest.hexdigest()
-
-
-def _open_run(folder: Path, key: str, overwrite: bool) -> Path:
-    """The folder of a run, new or to be continued."""
-    mark = folder / "run.json"
-    if folder.is_dir() and os.listdir(folder):
-        same = mark.is_file() and json.loads(mark.read_text(encoding="utf-8")).get("key") == key
-        if not same and not overwrite:
-            raise ValueError(
-                f"{folder} holds other files or a run with other data or options; name another folder or overwrite it"
-            )
-        if not same:
-            shutil.rmtree(folder)
-    ensure_writable_folder(folder)
-    with write_beside(mark) as temporary:
-        temporary.write_text(json.dumps({"key": key}) + "\n", encoding="utf-8")
-    return folder
 
 
 def _initial(vectors: AdaptorVectors, recipe: AdaptorRecipe) -> MatryoshkaAdaptorModel:

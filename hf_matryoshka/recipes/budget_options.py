@@ -1,0 +1,43 @@
+"""The options that say which budgets a model gets, the same in all recipes of Delta encoders."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class BudgetOptions:
+    """Budgets, as one list or as the parallel lists of the original command line.
+
+    Raises:
+        ValueError: If both are given, or the parallel lists are not equally long.
+    """
+
+    budgets: list[list] | None = field(
+        default=None,
+        metadata={"help": "Budgets width:heads:depth, smallest first, the last the full size; half, 3/4 and all."},
+    )
+    width_budgets: list[float] | None = field(
+        default=None, metadata={"help": "Widths of the budgets (with head_budgets and depth_budgets)."}
+    )
+    head_budgets: list[int] | None = field(default=None, metadata={"help": "Heads of the budgets."})
+    depth_budgets: list[int] | None = field(default=None, metadata={"help": "Layers of the budgets."})
+    residual: str | None = field(
+        default=None,
+        metadata={"help": "'full' (default): the hidden size stays; 'joint': it follows the heads, always stock."},
+    )
+
+    def __post_init__(self):
+        names = ("width_budgets", "head_budgets", "depth_budgets")
+        parts = [getattr(self, name) for name in names]
+        if not any(parts):
+            return
+        if self.budgets is not None:
+            raise ValueError("give budgets, or width_budgets, head_budgets and depth_budgets, not both")
+        counts = [len(part or ()) for part in parts]
+        if len(set(counts)) > 1:
+            raise ValueError(
+                f"width_budgets, head_budgets and depth_budgets must be equally long, but have {counts[0]}, "
+                f"{counts[1]} and {counts[2]} values"
+            )
+        self.budgets = [list(entry) for entry in zip(*parts, strict=True)]
+        for name in names:
+            setattr(self, name, None)

@@ -1,0 +1,39 @@
+"""The folder of a training run: new, continued, or refused."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from ..data.files import ensure_writable_folder, write_beside
+
+
+def open_run(folder: str | Path, key: str, overwrite: bool = False) -> Path:
+    """Makes the folder of a run, or opens it to go on.
+
+    Args:
+        folder (`str` or `Path`): The folder.
+        key (`str`): Equal for runs with the same data and options.
+        overwrite (`bool`, *optional*, defaults to `False`): Whether to delete another run that lies there.
+
+    Returns:
+        `Path`: The folder.
+
+    Raises:
+        ValueError: If it holds other files or another run.
+        OSError: If it cannot be written.
+    """
+    folder = Path(folder)
+    mark = folder / "run.json"
+    if folder.is_dir() and os.listdir(folder):
+        same = mark.is_file() and json.loads(mark.read_text(encoding="utf-8")).get("key") == key
+        if not same and not overwrite:
+            raise ValueError(
+                f"{folder} holds other files or a run with other data or options; name another folder or overwrite it"
+            )
+        if not same:
+            shutil.rmtree(folder)
+    ensure_writable_folder(folder)
+    with write_beside(mark) as temporary:
+        temporary.write_text(json.dumps({"key": key}) + "\n", encoding="utf-8")
+    return folder

@@ -1,0 +1,256 @@
+"""Training a nested masked language model from texts."""
+
+import hashlib
+import json
+import shutil
+import time
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from torch.utils.data import DataLoader
+from transformers import (
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.trainer_utils import get_last_checkpoint
+
+from ..data.files import write_beside
+from ..data.packed_collator import MaskEpochs, PackedMlmCollator
+from ..data.packing_info import INFO_FILE
+from ..data.train_tokenizer import train_tokenizer
+from ..surgery.rewire import rewire_by_importance
+from ..trainers.delta_arguments import DeltaTrainingArguments
+from ..trainers.delta_trainer import DeltaTrainer
+from .delta_corpus import TOKENIZER_DOCUMENTS, Corpus, check_length, count_tokens, pack_corpus, split_rows
+from .delta_model import (
+    build_config,
+    build_model,
+    export_forms,
+    find_tokenizer,
+    is_nested,
+    load_teacher,
+)
+from .delta_recipe import DeltaRecipe
+from .run_folder import open_run
+from .training_progress import show_progress
+
+
+REWIRE_ROWS = 256
+# Defaults of the arguments, from scratch and from a checkpoint; `training` overrides them.
+LEARNING_RATES = {False: 3e-3, True: 2e-4}
+DEFAULTS = {
+    "max_steps": 1000,
+    "per_device_train_batch_size": 32,
+    "per_device_eval_batch_size": 32,
+    "lr_scheduler_type": "linear",
+    "warmup_steps": 0.1,
+    "weight_decay": 0.01,
+    "logging_steps": 50,
+    "save_total_limit": 2,
+    "dataloader_pin_memory": False,
+    "report_to": "none",
+}
+
+
+@dataclass
+class TrainedDelta:
+    """A nested masked language model and how it came about.
+
+    Args:
+        model (`PreTrainedModel`): The model, in evaluation mode.
+        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
+        report (`dict`): Steps, seconds, tokens, and the held-out loss of each level before and after.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    report: dict[str, Any]
+
+
+def train_delta(
+    recipe: DeltaRecipe,
+    output_dir: str | Path,
+    training: dict[str, Any] | None = None,
+    overwrite: bool = False,
+) -> TrainedDelta:
+    """Trains a masked language model at all its budgets; an interrupted call with the same arguments goes on.
+
+    Texts are packed into rows of whole documents that do not see each other, masked anew in each epoch, and the model
+    is trained by [`DeltaTrainer`].
+
+    Args:
+        recipe ([`DeltaRecipe`]):
+            What to train on, and which model.
+        output_dir (`str` or `Path`):
+            Gets `model/` (with the tokenizer), `training.json` (the report), `data/` (the packed rows) and the
+            checkpoints.
+        training (`dict`, *optional*):
+            Further [`DeltaTrainingArguments`].
+        overwrite (`bool`, *optional*, defaults to `False`):
+            Whether to delete another run that lies in `output_dir`.
+
+    Returns:
+        [`TrainedDelta`].
+
+    Raises:
+        ValueError: If an argument has no valid value, parts do not fit together, the corpus is too short, or
+            `output_dir` holds another run.
+        OSError: If something cannot be read, or `output_dir` cannot be written.
+    """
+    training = dict(training or {})
+    if "output_dir" in training:
+        raise ValueError("output_dir is the folder of the run; it is no training argument")
+    args = delta_arguments(Path(output_dir) / "checkpoints", recipe, training)
+    build_config(recipe, None)
+    tokenizer = find_tokenizer(recipe)
+    config, model_class = build_config(recipe, tokenizer)
+    if recipe.target_model_path is not None and not args.enable_kd:
+        raise ValueError("target_model_path needs enable_kd=True")
+    forms = export_forms(config, model_class)
+    corpus = None if recipe.pretokenized_path else Corpus(recipe)
+    folder = open_run(output_dir, _run_key(recipe, training, corpus), overwrite)
+    if (folder / "training.json").is_file():
+        return load_run(folder)
+
+    progress = not args.disable_tqdm
+    if tokenizer is None:
+        tokenizer = _own_tokenizer(folder / "tokenizer", corpus, recipe, progress)
+    if corpus is None:
+        rows, held_out = split_rows(recipe)
+    else:
+        rows, held_out = pack_corpus(corpus, folder / "data", tokenizer, recipe, progress)
+    rows_a_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    check_length(rows, rows_a_step)
+    model = build_model(recipe, tokenizer)
+    if recipe.rewire or (recipe.rewire is None and recipe.base_model_path and not is_nested(recipe.base_model_path)):
+        some = rows.select(range(0, len(rows), -(-len(rows) // REWIRE_ROWS)))
+        texts = tokenizer.batch_decode(list(some["input_ids"]), skip_special_tokens=True)
+        rewire_by_importance(model, texts, tokenizer)
+    report = {"recipe": asdict(recipe), "training": training, "forms": forms}
+    report |= _train(model, tokenizer, rows, held_out, args, recipe)
+    model.config.sparse_prediction = config.sparse_prediction
+    shutil.rmtree(folder / "model", ignore_errors=True)
+    with write_beside(folder / "model") as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+    with write_beside(folder / "training.json") as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return TrainedDelta(model.eval(), tokenizer, report)
+
+
+def delta_arguments(folder: Path, recipe: DeltaRecipe, training: dict[str, Any]) -> DeltaTrainingArguments:
+    """The arguments of a run.
+
+    Raises:
+        ValueError: If one has no valid value.
+    """
+    settings = {
+        **DEFAULTS,
+        "learning_rate": LEARNING_RATES[recipe.base_model_path is not None],
+        "seed": recipe.seed,
+        **training,
+        "output_dir": str(folder),
+        "save_strategy": "steps",
+    }
+    if settings["max_steps"] < 1:
+        raise ValueError(f"max_steps must be at least 1, but is {settings['max_steps']}")
+    settings.setdefault("save_steps", max(1, settings["max_steps"] // 10))
+    return DeltaTrainingArguments(**settings)
+
+
+def load_run(folder: Path) -> TrainedDelta:
+    """A finished run."""
+    report = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    model = AutoModelForMaskedLM.from_pretrained(folder / "model")
+    return TrainedDelta(model.eval(), AutoTokenizer.from_pretrained(folder / "model"), report)
+
+
+class RunTrainer(DeltaTrainer):
+    """A [`DeltaTrainer`] that masks held-out rows always alike."""
+
+    def __init__(self, *args, eval_collator: PackedMlmCollator, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.eval_collator = eval_collator
+
+    def get_eval_dataloader(self, eval_dataset: Dataset | None = None) -> DataLoader:
+        training_collator, self.data_collator = self.data_collator, self.eval_collator
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator = training_collator
+
+
+def _train(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Dataset,
+    held_out: Dataset | None,
+    args: DeltaTrainingArguments,
+    recipe: DeltaRecipe,
+) -> dict[str, Any]:
+    """Trains the model in place; what the report says about it."""
+    masking = {"mlm_probability": recipe.mlm_probability}
+    collator = PackedMlmCollator(tokenizer, model.config, seed=recipe.seed, **masking)
+    trainer = RunTrainer(
+        model=model,
+        args=args,
+        train_dataset=rows,
+        eval_dataset=held_out,
+        data_collator=collator,
+        eval_collator=PackedMlmCollator(tokenizer, model.config, **masking),
+        teacher=load_teacher(recipe),
+        callbacks=[MaskEpochs(collator)],
+    )
+    show_progress(trainer, "masked language model")
+    levels = model.config.levels
+    report: dict[str, Any] = {}
+    if held_out is not None:
+        report["before"] = _losses(trainer.evaluate(), levels)
+    checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+    began = time.time()
+    result = trainer.train(resume_from_checkpoint=checkpoint)
+    seconds = time.time() - began
+    if held_out is not None:
+        report["after"] = _losses(trainer.evaluate(), levels)
+    # A resumed call is timed by its own steps.
+    steps = trainer.state.global_step - (int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0)
+    rows_a_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    tokens_a_step = rows_a_step * count_tokens(rows) / len(rows)
+    return report | {
+        "steps": trainer.state.global_step,
+        "tokens": round(trainer.state.global_step * tokens_a_step),
+        "seconds": round(seconds, 1),
+        "tokens_per_second": round(steps * tokens_a_step / seconds),
+        "training_loss": result.training_loss,
+        "rows": len(rows),
+        "held_out_rows": 0 if held_out is None else len(held_out),
+    }
+
+
+def _losses(metrics: dict[str, float], levels: tuple[str, ...]) -> dict[str, float]:
+    return {level: metrics[f"eval_loss_{level}"] for level in levels}
+
+
+def _own_tokenizer(folder: Path, corpus: Corpus, recipe: DeltaRecipe, progress: bool) -> PreTrainedTokenizerBase:
+    """A tokenizer trained on the texts, or the one that this run trained before it was interrupted."""
+    if not folder.is_dir():
+        texts = islice(corpus.train(), TOKENIZER_DOCUMENTS)
+        tokenizer = train_tokenizer(texts, recipe.vocab_size, progress=progress)
+        with write_beside(folder) as temporary:
+            tokenizer.save_pretrained(temporary)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def _run_key(recipe: DeltaRecipe, training: dict[str, Any], corpus: Corpus | None) -> str:
+    digest = hashlib.sha256(json.dumps([asdict(recipe), training], sort_keys=True, default=str).encode())
+    if corpus is None:
+        for path in filter(None, (recipe.pretokenized_path, recipe.validation_path)):
+            digest.update((Path(path) / INFO_FILE).read_bytes())
+    else:
+        digest.update(corpus.digest.digest())
+    return digest.hexdigest()
