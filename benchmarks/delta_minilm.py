@@ -53,16 +53,23 @@ def read_pairs(path: Path) -> tuple[list[str], list[str], np.ndarray]:
     return [row[0] for row in rows], [row[1] for row in rows], np.array([float(row[2]) for row in rows])
 
 
-def stsb(encode: Encode, path: Path, dim: int | None = None) -> tuple[float, float, float]:
-    """Spearman correlation with its 95% interval."""
-    first, second, scores = read_pairs(path)
-    vectors = encode(first + second)[:, :dim]
-    vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    cosines = (vectors[: len(first)] * vectors[len(first) :]).sum(1)
-    rng = np.random.default_rng(0)
-    draws = [rng.integers(len(scores), size=len(scores)) for _ in range(RESAMPLES)]
-    low, high = np.quantile([spearmanr(cosines[draw], scores[draw]).statistic for draw in draws], [0.025, 0.975])
-    return float(spearmanr(cosines, scores).statistic), float(low), float(high)
+class SentencePairs:
+    """STS-B pairs: the rank correlation of cosine and score, with its 95% interval."""
+
+    def __init__(self, path: Path):
+        self.first, self.second, self.scores = read_pairs(path)
+        rng = np.random.default_rng(0)
+        self.draws = [rng.integers(len(self.scores), size=len(self.scores)) for _ in range(RESAMPLES)]
+
+    def encode(self, encode: Encode) -> np.ndarray:
+        return encode(self.first + self.second)
+
+    def score(self, vectors: np.ndarray, dim: int | None = None) -> dict[str, float]:
+        vectors = vectors[:, :dim] / np.linalg.norm(vectors[:, :dim], axis=1, keepdims=True)
+        cosines = (vectors[: len(self.first)] * vectors[len(self.first) :]).sum(1)
+        drawn = [spearmanr(cosines[draw], self.scores[draw]).statistic for draw in self.draws]
+        low, high = np.quantile(drawn, [0.025, 0.975])
+        return {"value": float(spearmanr(cosines, self.scores).statistic), "low": float(low), "high": float(high)}
 
 
 def encoder(model: SentenceTransformer, **kwargs) -> Encode:
@@ -100,7 +107,7 @@ def onnx_encoder(path: Path, tokenizer) -> Encode:
             part = order[start : start + 64]
             batch = tokenizer([texts[index] for index in part], padding=True, truncation=True, max_length=128)
             fields = {name: np.array(value) for name, value in batch.items() if name in names}
-            states = session.run(None, fields)[0]
+            states = next(output for output in session.run(None, fields) if output.ndim == 3)
             mask = np.array(batch["attention_mask"])[..., None]
             found.update(zip(part, (states * mask).sum(1) / mask.sum(1), strict=True))
         return np.stack([found[index] for index in range(len(texts))])
@@ -142,7 +149,8 @@ def main() -> None:
         systems.append(("ours", level, encoder(exported)))
     for name, model in (("slice", plain), ("sorted_slice", rewired)):
         systems += [(name, level, encoder(model, level=level)) for level in config.levels[:-1]]
-    dev = arguments.data / "stsb" / "stsb-en-dev.csv"
+    dev = SentencePairs(arguments.data / "stsb" / "stsb-en-dev.csv")
+    test = SentencePairs(arguments.data / "stsb" / "stsb-en-test.csv")
     depth = base[0].model.config.num_hidden_layers
     for level in config.levels:
         budget = config.budget(level)
@@ -151,7 +159,8 @@ def main() -> None:
         ways = [np.linspace(0, depth - 1, budget.depth), np.arange(1, budget.depth + 1) * depth / budget.depth - 1]
         tried = {tuple(int(place) for place in np.round(way)) for way in ways}
         models = {way: some_layers(base, way, arguments.work / "layers") for way in sorted(tried)}
-        best = max(models, key=lambda way: stsb(encoder(models[way]), dev)[0])
+        found = {way: dev.score(dev.encode(encoder(model)))["value"] for way, model in models.items()}
+        best = max(found, key=found.get)
         systems.append(("every_other_layer", level, encoder(models[best])))
     if arguments.paraphrase is not None:
         heads = config.num_attention_heads
@@ -160,16 +169,18 @@ def main() -> None:
 
     rows = []
     for name, level, encode in systems:
-        value, low, high = stsb(encode, arguments.data / "stsb" / "stsb-en-test.csv")
-        row = {"system": name, "level": level, "split": "stsb_test", "metric": "spearman", "value": value}
-        rows.append(row | {"low": low, "high": high, "seeds": 1})
-        print(f"{name:>18} {level:>14} {100 * value:.2f} [{100 * low:.2f}, {100 * high:.2f}]", flush=True)
-    for dim in recipe.matryoshka_dims or []:
-        for name, level, encode in systems:
+        vectors = test.encode(encode)
+        row = {"system": name, "level": level, "split": "stsb_test", "metric": "spearman"}
+        rows.append(row | test.score(vectors) | {"seeds": 1})
+        print(f"{name:>18} {level:>14} STS-B {100 * rows[-1]['value']:.2f}", flush=True)
+        for dim in (recipe.matryoshka_dims or [])[:-1]:
             if name in ("full", "ours"):
-                value, low, high = stsb(encode, arguments.data / "stsb" / "stsb-en-test.csv", dim)
-                row = {"system": name, "level": level, "split": "stsb_test", "metric": "spearman", "value": value}
-                rows.append(row | {"low": low, "high": high, "seeds": 1, "dim": dim})
+                rows.append(row | test.score(vectors, dim) | {"seeds": 1, "dim": dim})
+    costs = {level: dict(plain[0].model.cost(level, sequence_length=32)) for level in config.levels}
+    report = {name: trained.report[name] for name in ("steps", "seconds", "texts", "before", "after")}
+    settings = {"training": report | {"config": arguments.config, "seconds_of_this_call": elapsed}, "costs": costs}
+    settings["forms"] = {name: repo.form for name, repo in family.repos.items()}
+    write_report(arguments.out, "delta_minilm", rows, **settings)
     if not arguments.no_scifact:
         dataset = load_beir(arguments.data / "scifact")
         documents = list(dataset.documents())
@@ -190,10 +201,6 @@ def main() -> None:
             table.setdefault((row["system"], row["level"]), {})[row["split"]] = f"{100 * row['value']:.2f}"
     body = [[*key, found.get("stsb_test", "-"), found.get("scifact_test", "-")] for key, found in table.items()]
     print("\n" + format_rows(["system", "level", "STS-B test", "SciFact nDCG@10"], body))
-    costs = {level: dict(plain[0].model.cost(level, sequence_length=32)) for level in config.levels}
-    report = {name: trained.report[name] for name in ("steps", "seconds", "texts", "before", "after")}
-    settings = {"training": report | {"config": arguments.config, "seconds_of_this_call": elapsed}, "costs": costs}
-    settings["forms"] = {name: repo.form for name, repo in family.repos.items()}
     print(write_report(arguments.out, "delta_minilm", rows, **settings))
 
 

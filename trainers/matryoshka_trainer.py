@@ -89,6 +89,14 @@ class MatryoshkaTrainer(Trainer):
             total = total + term
         return (total, outputs[max(outputs)]) if return_outputs else total
 
+    def train(self, *args, **kwargs):
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            # Accelerate leaves `forward` under autocast: what follows, such as an export and its comparison, would
+            # still compute in half precision.
+            self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False)
+
     def _step_levels(self) -> list[int]:
         return self.level_sampler.sample(self.state.global_step, self.progress)
 

@@ -53,7 +53,10 @@ def export(
     dims: Annotated[
         Any, typer.Option(parser=integers, metavar="INTEGERS", help="Only these widths of an adaptor.")
     ] = None,
-    curve: Annotated[list[Path] | None, typer.Option(help="Measured curve (JSON) for the cards; repeatable.")] = None,
+    curve: Annotated[
+        list[Path] | None,
+        typer.Option(help="Measured curve (JSON) for the cards; repeatable; by default what the run measured."),
+    ] = None,
     plot: Annotated[Path | None, typer.Option(help="Picture (PNG) for the cards.")] = None,
     license: Annotated[str | None, typer.Option(help="License id for the cards.")] = None,
     format: Annotated[
@@ -79,8 +82,10 @@ def export(
     from ..hub.cards import CardDetails
     from ..hub.export_family import export_family
     from ..hub.trained_folder import load_trained_encoder
+    from ..recipes.run_folder import CURVE_FILE
 
-    curves = [Curve.from_json(path) for path in curve or []]
+    measured = [path for path in [model / CURVE_FILE] if path.is_file()]
+    curves = [Curve.from_json(path) for path in curve or measured]
     # A path means nothing to the reader of a card.
     hub_id = base_model if base_model and not Path(base_model).exists() else None
     card = CardDetails(base_model=hub_id, license=license, curves=curves, plot=plot)

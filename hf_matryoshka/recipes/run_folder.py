@@ -8,6 +8,10 @@ from pathlib import Path
 from ..data.files import ensure_writable_folder, write_beside
 
 
+# Quality against cost of each level on held-out texts, which an export shows in its cards.
+CURVE_FILE = "curve.json"
+
+
 def open_run(folder: str | Path, key: str, overwrite: bool = False) -> Path:
     """Makes the folder of a run, or opens it to go on.
 

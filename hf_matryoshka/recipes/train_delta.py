@@ -23,6 +23,8 @@ from ..data.files import write_beside
 from ..data.packed_collator import MaskEpochs, PackedMlmCollator
 from ..data.packing_info import INFO_FILE
 from ..data.train_tokenizer import train_tokenizer
+from ..evaluation.curve import Curve
+from ..evaluation.masked_lm import run_full_evaluation
 from ..surgery.rewire import rewire_by_importance
 from ..trainers.delta_arguments import DeltaTrainingArguments
 from ..trainers.delta_trainer import DeltaTrainer
@@ -36,7 +38,7 @@ from .delta_model import (
     load_teacher,
 )
 from .delta_recipe import DeltaRecipe
-from .run_folder import open_run
+from .run_folder import CURVE_FILE, open_run
 from .training_progress import show_progress
 
 
@@ -87,8 +89,8 @@ def train_delta(
         recipe ([`DeltaRecipe`]):
             What to train on, and which model.
         output_dir (`str` or `Path`):
-            Gets `model/` (with the tokenizer), `training.json` (the report), `data/` (the packed rows) and the
-            checkpoints.
+            Gets `model/` (with the tokenizer), `training.json` (the report), `curve.json` (held-out quality of each
+            level), `data/` (the packed rows) and the checkpoints.
         training (`dict`, *optional*):
             Further [`DeltaTrainingArguments`].
         overwrite (`bool`, *optional*, defaults to `False`):
@@ -133,6 +135,8 @@ def train_delta(
         rewire_by_importance(model, texts, tokenizer)
     report = {"recipe": asdict(recipe), "training": training, "forms": forms}
     report |= _train(model, tokenizer, rows, held_out, args, recipe)
+    if held_out is not None:
+        _curve(model, tokenizer, held_out, args, recipe).to_json(folder / CURVE_FILE)
     model.config.sparse_prediction = config.sparse_prediction
     shutil.rmtree(folder / "model", ignore_errors=True)
     with write_beside(folder / "model") as temporary:
@@ -141,6 +145,20 @@ def train_delta(
     with write_beside(folder / "training.json") as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return TrainedDelta(model.eval(), tokenizer, report)
+
+
+def _curve(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    held_out: Dataset,
+    args: DeltaTrainingArguments,
+    recipe: DeltaRecipe,
+) -> Curve:
+    """Held-out quality against cost, for the cards of an export."""
+    collator = PackedMlmCollator(tokenizer, model.config, mlm_probability=recipe.mlm_probability)
+    loader = DataLoader(held_out, args.per_device_eval_batch_size, collate_fn=collator)
+    settings = {"split": "heldout", "latency_repeats": 0, "progress": False}
+    return run_full_evaluation(model, loader, device=args.device, **settings)["curve"]
 
 
 def delta_arguments(folder: Path, recipe: DeltaRecipe, training: dict[str, Any]) -> DeltaTrainingArguments:

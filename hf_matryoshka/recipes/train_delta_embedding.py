@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from torch import nn
@@ -18,13 +19,15 @@ from ..data.base_models import load_base_model
 from ..data.embed import embed_texts
 from ..data.embedding_batches import EmbeddingCollator, EmbeddingDataset
 from ..data.files import write_beside
+from ..evaluation.bootstrap import bootstrap_mean
+from ..evaluation.curve import Curve, LevelPoint
 from ..surgery.nest_encoder import nest_sentence_encoder
 from ..surgery.rewire import rewire_by_importance
 from ..trainers.delta_embedding_arguments import DeltaEmbeddingTrainingArguments
 from ..trainers.delta_embedding_trainer import DeltaEmbeddingTrainer
 from .delta_embedding_recipe import DeltaEmbeddingRecipe
 from .distillation_texts import gather_texts
-from .run_folder import open_run
+from .run_folder import CURVE_FILE, open_run
 from .training_progress import show_progress
 
 
@@ -72,7 +75,8 @@ def train_delta_embedding(
         recipe ([`DeltaEmbeddingRecipe`]):
             What to train on, and which model.
         output_dir (`str` or `Path`):
-            Gets `model/` (a sentence-transformers folder), `training.json` (the report) and the checkpoints.
+            Gets `model/` (a sentence-transformers folder), `training.json` (the report), `curve.json` (held-out
+            quality of each level) and the checkpoints.
         training (`dict`, *optional*):
             Further [`DeltaEmbeddingTrainingArguments`].
         overwrite (`bool`, *optional*, defaults to `False`):
@@ -111,12 +115,30 @@ def train_delta_embedding(
     dataset = EmbeddingDataset(texts, embeddings, nested.tokenizer, recipe.max_length, progress)
     report = {"recipe": asdict(recipe), "training": training, "texts": len(texts) - count, "held_out_texts": count}
     report |= _train(nested, dataset, count, args, recipe)
+    if count:
+        _curve(nested.eval(), texts[:count], embeddings[:count]).to_json(folder / CURVE_FILE)
     shutil.rmtree(folder / "model", ignore_errors=True)
     with write_beside(folder / "model") as temporary:
         nested.save(str(temporary), create_model_card=False)
     with write_beside(folder / "training.json") as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return TrainedEncoder(nested.eval(), report)
+
+
+def _curve(nested: SentenceTransformer, texts: list[str], targets: np.ndarray) -> Curve:
+    """Cosine of each held-out text's embedding and the teacher's against cost, for the cards of an export."""
+    model, points = nested[0].model, []
+    config = model.config
+    for number, level in enumerate(config.levels):
+        vectors = nested.encode(texts, level=level, show_progress_bar=False)
+        leading = targets[:, : vectors.shape[1]]
+        norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(leading, axis=1)
+        cosines = (vectors * leading).sum(1) / np.where(norms > 0, norms, 1)
+        smaller = config.levels[:number]
+        inside = tuple(name for name in smaller if config.budget(name).fits_in(config.budget(level)))
+        mean, low, high = bootstrap_mean(cosines)
+        points.append(LevelPoint(level, None, mean, low, high, model.cost(level), cosines, contains=inside))
+    return Curve(points, "cosine_to_teacher", "heldout", "ours")
 
 
 def embedding_arguments(

@@ -51,7 +51,8 @@ def test_a_masked_language_model(command, masked_lm, tmp_path):
     assert AutoTokenizer.from_pretrained(out / "w0.5-h12-d1")("a cat")["input_ids"]
     card = (out / "full" / "README.md").read_text()
     assert "| level | width | heads | layers |" in card and "FLOPs a token" in card and "| -2.500 |" in card
-    # Names of levels, one flag each, and before the folders.
+    # What the run measured is shown by default. Names of levels, one flag each, and before the folders.
+    shutil.copy(tmp_path / "curve.json", masked_lm / "curve.json")
     status, output, error = command(
         *("export", "--budget", "w0.75-h9-d2", masked_lm, tmp_path / "one", "--budget", "1:12:2,0.5:12:1", "--json")
     )
@@ -63,6 +64,8 @@ def test_a_masked_language_model(command, masked_lm, tmp_path):
         "w1.0-h12-d2": "stock",
         "full": "remote_code",
     }
+    (masked_lm / "curve.json").unlink()
+    assert "| -2.500 |" in (tmp_path / "one" / "full" / "README.md").read_text()
 
 
 def test_a_sentence_encoder_to_the_hub(command, hub, encoder, tmp_path):

@@ -9,9 +9,11 @@ import pytest
 from hf_matryoshka.cli.options import load_yaml
 from hf_matryoshka.recipes import train_delta as masked_lm
 from hf_matryoshka.recipes import train_delta_embedding as embedding
+from hf_matryoshka.recipes.delta_embedding_recipe import DeltaEmbeddingRecipe
 from hf_matryoshka.recipes.delta_model import build_config
 from hf_matryoshka.recipes.delta_recipe import DeltaRecipe
 from hf_matryoshka.trainers.delta_arguments import DeltaTrainingArguments
+from hf_matryoshka.trainers.delta_embedding_arguments import DeltaEmbeddingTrainingArguments
 
 
 ROOT = Path(__file__).parents[2]
@@ -112,7 +114,14 @@ def test_bad_flags_are_one_sentence(command, calls, tmp_path):
     assert "unknown option 'cosine_weight'" in error("--config", config)
 
 
-def test_the_yaml_file_of_the_repo_is_valid(tmp_path):
+def test_the_yaml_files_of_the_repo_are_valid(tmp_path):
+    values = load_yaml(ROOT / "configs" / "delta_minilm.yaml", DeltaEmbeddingRecipe, DeltaEmbeddingTrainingArguments)
+    named = DeltaEmbeddingRecipe.__dataclass_fields__
+    recipe = DeltaEmbeddingRecipe(**{name: value for name, value in values.items() if name in named})
+    training = {name: value for name, value in values.items() if name not in named}
+    arguments = embedding.embedding_arguments(tmp_path, recipe, training)
+    assert len(arguments.level_probabilities) == len(arguments.level_weights) == len(recipe.budgets) == 6
+    assert not any(Path(path).is_absolute() for path in [*recipe.texts, *recipe.exclude])
     values = load_yaml(ROOT / "configs" / "delta_from_scratch.yaml", DeltaRecipe, DeltaTrainingArguments)
     named = DeltaRecipe.__dataclass_fields__
     recipe = DeltaRecipe(**{name: value for name, value in values.items() if name in named})

@@ -9,6 +9,7 @@ from transformers import AutoModelForMaskedLM, AutoTokenizer, BertForMaskedLM
 
 from hf_matryoshka.data.pack import pack_texts
 from hf_matryoshka.data.train_tokenizer import train_tokenizer
+from hf_matryoshka.evaluation.curve import Curve
 from hf_matryoshka.recipes import train_delta as training
 from hf_matryoshka.recipes.delta_recipe import DeltaRecipe
 
@@ -81,6 +82,8 @@ def test_from_scratch(scratch, texts):
     assert report["forms"] == {"w0.5-h1-d1": "stock", "w1.0-h2-d2": "stock"}
     assert report["steps"] == 12 and report["tokens_per_second"] > 0
     assert json.loads((folder / "training.json").read_text()) == json.loads(json.dumps(report))
+    curve = Curve.from_json(folder / "curve.json")
+    assert [-quality for quality in curve.qualities] == pytest.approx(list(report["after"].values()), abs=1e-4)
     model = AutoModelForMaskedLM.from_pretrained(folder / "model")
     assert not model.config.sparse_prediction and model.config.vocab_size == len(trained.tokenizer) <= 300
     tokenizer = AutoTokenizer.from_pretrained(folder / "model")

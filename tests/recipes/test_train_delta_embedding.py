@@ -7,6 +7,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
+from hf_matryoshka.evaluation.curve import Curve
 from hf_matryoshka.hub.export_family import export_family
 from hf_matryoshka.recipes.delta_embedding_recipe import DeltaEmbeddingRecipe
 from hf_matryoshka.recipes.train_delta_embedding import train_delta_embedding
@@ -41,6 +42,9 @@ def test_every_budget_learns_and_the_run_is_exported_as_stock(recipe, tmp_path):
     assert trained.report["after"][small] < 0.8 * trained.report["before"][small]
     assert trained.report["steps"] == 40 and trained.report["held_out_texts"] > 20
     assert json.loads((tmp_path / "run" / "training.json").read_text()) == trained.report
+    curve = Curve.from_json(tmp_path / "run" / "curve.json")
+    assert curve.levels == [small, full] and 0.5 < curve[small].quality < curve[full].quality <= 1 + 1e-6
+    assert len(curve[small].per_query) == trained.report["held_out_texts"]
     family = export_family(trained.model, tmp_path / "family")
     texts = ["red cat sleeps", "old house near river"]
     for level in (small, full):

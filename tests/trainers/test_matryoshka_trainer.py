@@ -109,6 +109,14 @@ def test_a_weight_counts_where_a_level_is_drawn_alone(tmp_path):
         assert row["loss"] == pytest.approx(weight * row[name], rel=1e-3)
 
 
+def test_after_a_training_in_bfloat16_the_model_computes_in_float32(tmp_path):
+    trained = train(tmp_path, bf16=True).model
+    fresh = ToyModel(ToyConfig())
+    fresh.load_state_dict(trained.state_dict())
+    x = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(trained(x).logits, fresh(x).logits, rtol=0, atol=0)
+
+
 def test_only_the_drawn_levels_run_in_training_but_all_in_evaluation(tmp_path):
     trainer = train(tmp_path, level_sampling="random", levels_per_step=1)
     rows = [row for row in trainer.state.log_history if "loss" in row]
