@@ -6,7 +6,8 @@ Trains by `configs/delta_minilm.yaml` (as `hf-matryoshka train delta` does; a ru
 taken, or continued), exports the family, and scores the *exported* models: Spearman correlation of cosine and score on
 the STS-B test split (`stsb_test`; 95% interval by resampling pairs), and nDCG@10 on the 300 test queries of SciFact
 (`scifact_test`, every system encoded under bfloat16 autocast). No sentence of STS-B is in the training texts, nor any
-text of SciFact; the options were chosen on the STS-B dev split.
+text of SciFact. The options were set before the test split was scored, after one short trial run that was scored on
+the dev split.
 
 Systems beside `ours`: `full`, the model as published; `slice`, its leading columns and layers without training;
 `sorted_slice`, the same after sorting neurons and heads by importance; `every_other_layer`, untrained, the layers at

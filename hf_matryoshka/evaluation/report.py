@@ -34,7 +34,7 @@ def write_report(path: str | os.PathLike, name: str, rows: Sequence[dict[str, An
     report = {
         "name": name,
         "date": datetime.now(UTC).date().isoformat(),
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": " ".join([Path(sys.argv[0]).name, *map(_shown, sys.argv[1:])]),
         "machine": {
             "cpu": platform.machine(),
             "cores": os.cpu_count(),
@@ -51,3 +51,8 @@ def write_report(path: str | os.PathLike, name: str, rows: Sequence[dict[str, An
     with write_beside(path) as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return Path(path)
+
+
+def _shown(argument: str) -> str:
+    """An argument as others may read it: of a path on this machine only the name."""
+    return Path(argument).name if Path(argument).is_absolute() else argument

@@ -107,7 +107,7 @@ def train_delta_embedding(
         return load_run(folder)
 
     progress = not args.disable_tqdm
-    # The teacher computes in the precision of the training, which is several times faster on a CPU that has bfloat16.
+    # The teacher computes in the precision of the training, which is faster on a CPU that has bfloat16.
     teacher = copy.deepcopy(base).to(torch.bfloat16) if args.bf16 else base
     embeddings = embed_texts(teacher, texts, batch_size=64, progress=progress)
     if recipe.rewire:
@@ -198,6 +198,8 @@ def _train(
         report["after"] = _losses(trainer.evaluate(), model.config.levels)
     return report | {
         "steps": trainer.state.global_step,
+        # The seconds are those of this call, which may have gone on where another one stopped.
+        "resumed_from_step": int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0,
         "seconds": round(seconds, 1),
         "training_loss": result.training_loss,
     }

@@ -37,6 +37,12 @@ def test_a_report_says_where_its_rows_come_from(tmp_path):
     }
 
 
+def test_a_report_names_no_path_of_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/somewhere/run.py", "--data", "../data/x", "--file", str(tmp_path / "a.onnx")])
+    report = json.loads(write_report(tmp_path / "report.json", "demo", []).read_text())
+    assert report["command"] == "run.py --data ../data/x --file a.onnx"
+
+
 def test_a_subset_of_the_queries_with_its_baselines():
     whole = curve("ours")
     whole.baselines["svd"] = curve("svd", shift=-0.1)

@@ -309,7 +309,8 @@ def test_each_form_of_an_export(name, tmp_path):
         assert exported.max_difference <= 1e-5
         assert (exported.reason is None) if reason is None else (reason in exported.reason)
         listed = {entry.name: entry.cost for entry in Manifest.from_folder(tmp_path / case).levels}
-        assert listed == {name: model.cost(name) for name in model.config.levels}
+        costs = {level: model.cost(level) for level in model.config.levels}
+        assert listed == {level: {**cost, "flops_per_token": 2 * cost["macs"]} for level, cost in costs.items()}
     config = make(name, "heads").config
     code = {path.name for path in (tmp_path / "code").glob("*.py")}
     assert {"budgets.py", "budgeted_model.py", f"modeling_{config.model_type}.py"} <= code

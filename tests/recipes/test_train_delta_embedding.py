@@ -43,7 +43,7 @@ def test_every_budget_learns_and_the_run_is_exported_as_stock(recipe, tmp_path):
     assert trained.report["steps"] == 40 and trained.report["held_out_texts"] > 20
     assert json.loads((tmp_path / "run" / "training.json").read_text()) == trained.report
     curve = Curve.from_json(tmp_path / "run" / "curve.json")
-    assert curve.levels == [small, full] and 0.5 < curve[small].quality < curve[full].quality <= 1 + 1e-6
+    assert curve.levels == [small, full] and 0.2 < curve[small].quality < curve[full].quality <= 1 + 1e-6
     assert len(curve[small].per_query) == trained.report["held_out_texts"]
     family = export_family(trained.model, tmp_path / "family")
     texts = ["red cat sleeps", "old house near river"]
@@ -77,6 +77,7 @@ def test_an_interrupted_run_goes_on(recipe, tmp_path, monkeypatch):
             train_delta_embedding(recipe, tmp_path / "cut", settings)
     assert not (tmp_path / "cut" / "model").exists()
     resumed = train_delta_embedding(recipe, tmp_path / "cut", settings)
+    assert (whole.report["resumed_from_step"], resumed.report["resumed_from_step"]) == (0, 4)
     for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 

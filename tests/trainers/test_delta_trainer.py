@@ -110,7 +110,7 @@ DISTRIBUTED = {
     "random": {"level_sampling": "random", "levels_per_step": 1},
 }
 TWO_PROCESSES = """
-import importlib.util, json, sys
+import importlib.util, json, os, sys
 
 import torch
 
@@ -124,7 +124,10 @@ for name, settings in json.loads(sys.argv[3]).items():
 if built.args.process_index == 0:
     with open(sys.argv[4], "w") as file:
         json.dump(found, file)
+torch.distributed.barrier()
 torch.distributed.destroy_process_group()
+# Threads of gloo that still run when the interpreter is taken down abort the process now and then.
+os._exit(0)
 """
 
 
