@@ -52,6 +52,7 @@ _EXPORTS = {
     "nest_sentence_encoder": "surgery.nest_encoder",
     "pack_texts": "data.pack",
     "push_family": "hub.push",
+    "order_layers_by_importance": "surgery.layer_order",
     "rewire_by_importance": "surgery.rewire",
     "run_full_evaluation": "evaluation.masked_lm",
     "save_self_contained": "hub.self_contained",

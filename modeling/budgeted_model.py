@@ -1,5 +1,6 @@
 """What the Delta encoders share: the cost of a budget, and its form as a stock model."""
 
+import re
 from collections.abc import Sequence
 
 import torch
@@ -18,11 +19,13 @@ CLASS_FIELDS = ("model_type", "auto_map", "architectures", "transformers_version
 class BudgetedModelMixin(NestedModelMixin):
     """Cost and stock form of an encoder whose config has budgets ([`BudgetsMixin`]).
 
-    An architecture sets `stock_class`, the class that computes a budget, `mlp_matrices`, the number of feed-forward
-    matrices of a layer, and `own_fields`, those of its config that the stock config does not have.
+    An architecture sets `stock_class`, the class that computes a budget, `layer_list`, the path of its layers in the
+    encoder, `mlp_matrices`, the number of feed-forward matrices of a layer, and `own_fields`, those of its config that
+    the stock config does not have.
     """
 
     stock_class: type[PreTrainedModel]
+    layer_list: str
     mlp_matrices: int = 2
     own_fields: tuple[str, ...] = BUDGET_FIELDS
 
@@ -32,12 +35,32 @@ class BudgetedModelMixin(NestedModelMixin):
 
     def _layers_to_run(self, sizes: BudgetSizes, layers: Sequence[int] | None) -> list[tuple[int, int]]:
         """Index and feed-forward columns of the layers that a forward runs, in order: those of `layers`, or all."""
-        columns = sizes.intermediate
-        layers = range(len(columns)) if layers is None else layers
-        wrong = [layer for layer in layers if not 0 <= layer < len(columns)]
+        columns = dict(zip(sizes.layers, sizes.intermediate, strict=True))
+        layers = sizes.layers if layers is None else layers
+        wrong = [layer for layer in layers if layer not in columns]
         if wrong:
-            raise ValueError(f"layers has {wrong[0]}, but the level has the layers 0 to {len(columns) - 1}")
+            raise ValueError(
+                f"layers has {wrong[0]}, but the level has the layers {', '.join(map(str, sizes.layers))}"
+            )
         return [(layer, columns[layer]) for layer in layers]
+
+    @classmethod
+    def cut_name(cls, config: PreTrainedConfig, level: int | str | None, name: str) -> str:
+        layers = config.level_sizes(level).layers
+        return cls._renumbered(name, {layer: place for place, layer in enumerate(layers)})
+
+    @classmethod
+    def whole_name(cls, config: PreTrainedConfig, level: int | str | None, name: str) -> str:
+        return cls._renumbered(name, dict(enumerate(config.level_sizes(level).layers)))
+
+    @classmethod
+    def _renumbered(cls, name: str, numbers: dict[int, int]) -> str:
+        """The name of a tensor after its layer got another number; layers that are not in `numbers` keep theirs."""
+        found = re.match(rf"(.*\b{re.escape(cls.layer_list)}\.)(\d+)(\..*)", name)
+        if found is None:
+            return name
+        before, layer, after = found.groups()
+        return f"{before}{numbers.get(int(layer), layer)}{after}"
 
     def cost(self, level: int | str | None = None, sequence_length: int = 128) -> dict[str, int]:
         """What one level costs.
@@ -56,7 +79,7 @@ class BudgetedModelMixin(NestedModelMixin):
         """
         sizes, tied = self.config.level_sizes(level), self.all_tied_weights_keys
         macs = self._head_macs(sizes.hidden)
-        for layer, columns in enumerate(sizes.intermediate):
+        for layer, columns in zip(sizes.layers, sizes.intermediate, strict=True):
             macs += 4 * sizes.hidden * sizes.attention + self.mlp_matrices * sizes.hidden * columns
             macs += 2 * sizes.attention * self._attention_span(layer, sequence_length)
         shapes = self.level_shapes(level)

@@ -34,6 +34,10 @@ class DeltaBertConfig(BudgetsMixin, BertConfig):
         full_intermediate_size (`int`, *optional*):
             The feed-forward columns that a width of 1 stands for; `intermediate_size` by default, larger in a model
             that was cut.
+        layer_order (`list[int]`, *optional*):
+            The layers, the one that the smallest budgets need most first: a budget of `d` layers runs the first `d` of
+            these, from the input on, and a list of widths has one for each of these. By default as they lie, so that
+            a budget runs a prefix of the layers.
         sparse_prediction (`bool`, *optional*, defaults to `False`):
             Whether the masked language model computes logits only where there are labels, as ModernBERT can.
 
@@ -48,6 +52,7 @@ class DeltaBertConfig(BudgetsMixin, BertConfig):
     residual: str = "full"
     head_dim: int | None = None
     full_intermediate_size: int | None = None
+    layer_order: list[int] | None = None
     sparse_prediction: bool = False
 
     def __post_init__(self, **kwargs):

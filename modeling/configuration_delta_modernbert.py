@@ -35,6 +35,11 @@ class DeltaModernBertConfig(BudgetsMixin, ModernBertConfig):
         full_intermediate_size (`int`, *optional*):
             The feed-forward columns that a width of 1 stands for; `intermediate_size` by default, larger in a model
             that was cut.
+        layer_order (`list[int]`, *optional*):
+            The layers, the one that the smallest budgets need most first: a budget of `d` layers runs the first `d` of
+            these, from the input on, and a list of widths has one for each of these. By default as they lie, so that
+            a budget runs a prefix of the layers. It starts with layer 0: that one has no norm before its attention, as
+            only the first layer of a stock ModernBERT may.
 
     All other arguments are those of [`~transformers.ModernBertConfig`]. `per_layer_config` may set the
     `intermediate_size` of layers, which then are those of the largest budget.
@@ -47,12 +52,20 @@ class DeltaModernBertConfig(BudgetsMixin, ModernBertConfig):
     residual: str = "full"
     head_dim: int | None = None
     full_intermediate_size: int | None = None
+    layer_order: list[int] | None = None
 
     def __post_init__(self, **kwargs):
         kwargs["per_layer_config"] = self._set_budgets(kwargs.get("per_layer_config"))
         # `save_pretrained` writes only the class that is saved; every AutoClass must work from every saved folder.
         kwargs["auto_map"] = {**AUTO_MAP, **(kwargs.get("auto_map") or {})}
         super().__post_init__(**kwargs)
+
+    def validate_first_layer(self):
+        if self.layer_order and self.layer_order[0] != 0:
+            raise ValueError(
+                f"layer_order {self.layer_order} must start with 0: the first layer of a ModernBERT has no norm "
+                "before its attention, so no other can take its place"
+            )
 
 
 DeltaModernBertConfig.register_for_auto_class()

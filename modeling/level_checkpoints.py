@@ -184,6 +184,8 @@ class LevelCheckpointsMixin:
             )
         state = read_level_shards(fetch_level_shards(str(path), index, level_name, **hub), index)
         sliced = level is not None and cls.levels_are_slices(config)
+        if sliced:
+            state = {cls.cut_name(config, level, name): tensor for name, tensor in state.items()}
         if cls.can_generate() and kwargs.get("generation_config") is None:
             kwargs["generation_config"] = _load_generation_config(path, hub)
         with_info = kwargs.pop("output_loading_info", False)

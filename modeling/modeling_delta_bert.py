@@ -181,6 +181,7 @@ class DeltaBertMLMHead(nn.Module):
 class DeltaBertPreTrainedModel(BudgetedModelMixin, BertPreTrainedModel):
     config: DeltaBertConfig
     stock_class = BertModel
+    layer_list = "encoder.layer"
     own_fields = (*BUDGET_FIELDS, "sparse_prediction")
     _no_split_modules = ["DeltaBertEmbeddings", "DeltaBertLayer"]
     _can_record_outputs = {"hidden_states": DeltaBertLayer, "attentions": DeltaBertSelfAttention}

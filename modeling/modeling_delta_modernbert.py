@@ -175,6 +175,7 @@ class DeltaModernBertPredictionHead(nn.Module):
 class DeltaModernBertPreTrainedModel(BudgetedModelMixin, ModernBertPreTrainedModel):
     config: DeltaModernBertConfig
     stock_class = ModernBertModel
+    layer_list = "layers"
     mlp_matrices = 3
     _no_split_modules = ["DeltaModernBertEmbeddings", "DeltaModernBertEncoderLayer"]
     _can_record_outputs = {"hidden_states": DeltaModernBertEncoderLayer, "attentions": DeltaModernBertAttention}

@@ -16,7 +16,8 @@ class NestedModelMixin(LevelCheckpointsMixin):
 
     An architecture says how its *config* is cut (`config.cut(level)`), what a level costs, and, where there is one,
     which class of transformers computes a level. The rest follows as long as a level computes with leading slices of
-    the weights, under the same names. Saving and loading by level comes from [`LevelCheckpointsMixin`].
+    the weights, under the same names unless it says otherwise ([`cut_name`], [`whole_name`]). Saving and loading by
+    level comes from [`LevelCheckpointsMixin`].
     """
 
     @classmethod
@@ -26,6 +27,16 @@ class NestedModelMixin(LevelCheckpointsMixin):
         A model that says no has its own `cut`, and each of its levels reads all weights.
         """
         return True
+
+    @classmethod
+    def cut_name(cls, config: PreTrainedConfig, level: int | str | None, name: str) -> str:
+        """Name in `cut(level)` of a tensor that this level reads, in a model with this `config`."""
+        return name
+
+    @classmethod
+    def whole_name(cls, config: PreTrainedConfig, level: int | str | None, name: str) -> str:
+        """Name in a model with this `config` of a tensor of its `cut(level)`; undoes [`cut_name`]."""
+        return name
 
     def level_shapes(self, level: int | str | None = None) -> dict[str, torch.Size]:
         """What a level reads of each tensor of the state dict.
@@ -44,7 +55,7 @@ class NestedModelMixin(LevelCheckpointsMixin):
             return {name: tensor.shape for name, tensor in self.state_dict().items()}
         with torch.device("meta"), no_init_weights():
             model = self._new(config)
-        return {name: tensor.shape for name, tensor in model.state_dict().items()}
+        return {self.whole_name(self.config, level, name): part.shape for name, part in model.state_dict().items()}
 
     def row_blocks(self) -> dict[str, int]:
         """The tensors whose first axis holds several blocks, each cut to its own leading rows, and how many it holds.
@@ -75,13 +86,19 @@ class NestedModelMixin(LevelCheckpointsMixin):
         Raises:
             ValueError: If the level does not exist.
         """
-        return self._assemble(self.config.cut(level), self.state_dict())
+        read = self.level_shapes(level)
+        state = {
+            self.cut_name(self.config, level, name): tensor
+            for name, tensor in self.state_dict().items()
+            if name in read
+        }
+        return self._assemble(self.config.cut(level), state)
 
     def _assemble(self, config: PreTrainedConfig, state: dict[str, torch.Tensor]) -> PreTrainedModel:
         """A model of this class and with this `config`, from copies of the leading slices of `state`."""
         with no_init_weights():
             model = self._new(config)
-        tied, blocks, slices = self.all_tied_weights_keys, self.row_blocks(), {}
+        tied, blocks, slices = self.all_tied_weights_keys, model.row_blocks(), {}
         for name, tensor in model.state_dict().items():
             if name in tied:
                 continue

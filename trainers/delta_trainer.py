@@ -107,15 +107,16 @@ class DeltaTrainer(MatryoshkaTrainer):
     def _find_taps(self) -> dict[int, list[int]]:
         """The layers at which each smaller level is aligned."""
         depth, given = self.budgets[-1].depth, self.args.tap_layers
+        layers = [self.config.level_sizes(level).layers for level in range(len(self.levels))]
         for tap in given or []:
             if not 0 <= tap < depth:
                 raise ValueError(f"tap_layers has {tap}, but the model has the layers 0 to {depth - 1}")
-        taps = sorted(set(given or [budget.depth - 1 for budget in self.budgets]))
-        found = {level: [tap for tap in taps if tap < self.budgets[level].depth] for level in range(self.full)}
+        taps = sorted(set(given or [run[-1] for run in layers]))
+        found = {level: [tap for tap in taps if tap in layers[level]] for level in range(self.full)}
         clipped = [level for level, kept in found.items() if len(kept) < len(taps)]
         if given and clipped:
             kept = ", ".join(f"{self.levels[level]} at {found[level] or 'none'}" for level in clipped)
-            logger.warning(f"Some tap_layers are deeper than a budget, which is aligned at those it has: {kept}.")
+            logger.warning(f"A budget does not run all tap_layers and is aligned at those it does: {kept}.")
         return found
 
     def batch_weight(self, inputs: dict[str, Any]) -> torch.Tensor:
@@ -153,7 +154,7 @@ class DeltaTrainer(MatryoshkaTrainer):
                 args.seed,
                 self.state.global_step,
                 self.progress,
-                self.config.num_hidden_layers,
+                self.config.layer_order or range(self.config.num_hidden_layers),
                 depths,
                 start=args.depth_dropout,
                 end=args.depth_dropout_end,
@@ -229,10 +230,11 @@ class DeltaTrainer(MatryoshkaTrainer):
 
     def _alignment(self, inputs: dict[str, Any], level: int, level_pass: LevelPass, shared: FullPass) -> torch.Tensor:
         encoder = self.accelerator.unwrap_model(self.model)
+        layers, last = self.config.level_sizes(level).layers, self.config.num_hidden_layers - 1
         states, targets = [], []
         for tap in self.taps[level]:
-            state, target = level_pass.hidden_states[tap + 1], shared.output.hidden_states[tap + 1]
-            if tap == self.budgets[level].depth - 1 < self.budgets[-1].depth - 1:
+            state, target = level_pass.hidden_states[layers.index(tap) + 1], shared.output.hidden_states[tap + 1]
+            if tap == layers[-1] < last:
                 # The level ends here, which may add a norm that is not between the layers of the full budget.
                 with torch.no_grad():
                     target = encoder.exit_states(target[..., : state.shape[-1]])

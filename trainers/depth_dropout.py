@@ -53,7 +53,7 @@ def draw_layers(
     seed: int,
     step: int,
     progress: float,
-    full_depth: int,
+    order: Sequence[int],
     depths: Sequence[int],
     *,
     start: float = 0.5,
@@ -62,7 +62,7 @@ def draw_layers(
 ) -> tuple[int, ...] | None:
     """Layers that the full budget runs in a step; `None` where it runs all of them.
 
-    With chance [`depth_dropout_rate`] it is shortened to the first layers, as many as a smaller level has (nested
+    With chance [`depth_dropout_rate`] it is shortened to the layers of a smaller level, the first of `order` (nested
     dropout, arXiv 1402.0915, of depth; LayerDrop, arXiv 1909.11556), and each of these is run with its
     [`survival_probability`]. The draw depends on seed and step alone: all processes and all micro-batches of a step
     have the same, and so has a run that was resumed.
@@ -70,18 +70,18 @@ def draw_layers(
     Args:
         seed, step (`int`): What is drawn from.
         progress (`float`): 0 at the start of the training, 1 at its end.
-        full_depth (`int`): Layers of the full budget.
+        order (`Sequence[int]`): The layers of the full budget, those that the smallest levels run first.
         depths (`Sequence[int]`): Depths of the levels.
         start, end (`float`, *optional*, default to 0.5 and 0.1): As in [`depth_dropout_rate`].
         drop_path (`float`, *optional*, defaults to 0.2): As in [`survival_probability`].
     """
-    weights = depth_weights(depths, full_depth)
+    weights = depth_weights(depths, len(order))
     generator = random.Random(f"depth-{seed}-{step}")
     if not weights or generator.random() >= depth_dropout_rate(progress, start, end):
         return None
     (depth,) = generator.choices(list(weights), list(weights.values()))
     return tuple(
         layer
-        for layer in range(depth)
-        if generator.random() < survival_probability(layer, full_depth, progress, drop_path)
+        for layer in sorted(order[:depth])
+        if generator.random() < survival_probability(layer, len(order), progress, drop_path)
     )

@@ -8,7 +8,7 @@ class BudgetOptions:
     """Budgets, as one list or as the parallel lists of the original command line.
 
     Raises:
-        ValueError: If both are given, or the parallel lists are not equally long.
+        ValueError: If options contradict each other, or the parallel lists are not equally long.
     """
 
     budgets: list[list] | None = field(
@@ -24,8 +24,23 @@ class BudgetOptions:
         default=None,
         metadata={"help": "'full' (default): the hidden size stays; 'joint': it follows the heads, always stock."},
     )
+    layer_order: list[int] | None = field(
+        default=None,
+        metadata={
+            "help": "All layers, from 0: a budget of d layers runs the first d of these; by default see order_layers."
+        },
+    )
+    order_layers: bool | None = field(
+        default=None,
+        metadata={
+            "help": "Choose by importance which layers the shallow budgets run, not the first ones; by default those "
+            "of a checkpoint not nested yet."
+        },
+    )
 
     def __post_init__(self):
+        if self.order_layers and self.layer_order is not None:
+            raise ValueError("layer_order says which layers the budgets run; leave order_layers out")
         names = ("width_budgets", "head_budgets", "depth_budgets")
         parts = [getattr(self, name) for name in names]
         if not any(parts):

@@ -67,7 +67,8 @@ def build_config(
 def _build_config(
     recipe: DeltaRecipe, tokenizer: PreTrainedTokenizerBase | None
 ) -> tuple[PreTrainedConfig, type[PreTrainedModel]]:
-    options = {name: getattr(recipe, name) for name in ("budgets", "residual") if getattr(recipe, name) is not None}
+    names = ("budgets", "residual", "layer_order")
+    options = {name: getattr(recipe, name) for name in names if getattr(recipe, name) is not None}
     if recipe.base_model_path is not None:
         config, model_class = read_config(recipe.base_model_path, **options)
         for name in SHAPES:

@@ -119,5 +119,6 @@ class DeltaRecipe(BudgetOptions):
             raise ValueError(f"mlm_probability must be between 0 and 1, but is {self.mlm_probability}")
         if not 0 <= self.validation_fraction < 0.9:
             raise ValueError(f"validation_fraction must be in [0, 0.9), but is {self.validation_fraction}")
-        if self.rewire and self.base_model_path is None:
-            raise ValueError("rewire sorts the weights of a checkpoint, so it needs base_model_path")
+        for name in ("rewire", "order_layers"):
+            if getattr(self, name) and self.base_model_path is None:
+                raise ValueError(f"{name} measures the weights of a checkpoint, so it needs base_model_path")

@@ -25,6 +25,7 @@ from ..data.packing_info import INFO_FILE
 from ..data.train_tokenizer import train_tokenizer
 from ..evaluation.curve import Curve
 from ..evaluation.masked_lm import run_full_evaluation
+from ..surgery.layer_order import order_layers_by_importance
 from ..surgery.rewire import rewire_by_importance
 from ..trainers.delta_arguments import DeltaTrainingArguments
 from ..trainers.delta_trainer import DeltaTrainer
@@ -129,10 +130,16 @@ def train_delta(
     rows_a_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     check_length(rows, rows_a_step)
     model = build_model(recipe, tokenizer)
-    if recipe.rewire or (recipe.rewire is None and recipe.base_model_path and not is_nested(recipe.base_model_path)):
+    fresh = recipe.base_model_path is not None and not is_nested(recipe.base_model_path)
+    choose = fresh and recipe.layer_order is None if recipe.order_layers is None else recipe.order_layers
+    sort = fresh if recipe.rewire is None else recipe.rewire
+    if choose or sort:
         some = rows.select(range(0, len(rows), -(-len(rows) // REWIRE_ROWS)))
         texts = tokenizer.batch_decode(list(some["input_ids"]), skip_special_tokens=True)
-        rewire_by_importance(model, texts, tokenizer)
+        if choose:
+            order_layers_by_importance(model, texts, tokenizer)
+        if sort:
+            rewire_by_importance(model, texts, tokenizer)
     report = {"recipe": asdict(recipe), "training": training, "forms": forms}
     report |= _train(model, tokenizer, rows, held_out, args, recipe)
     if held_out is not None:

@@ -21,6 +21,7 @@ from ..data.embedding_batches import EmbeddingCollator, EmbeddingDataset
 from ..data.files import write_beside
 from ..evaluation.bootstrap import bootstrap_mean
 from ..evaluation.curve import Curve, LevelPoint
+from ..surgery.layer_order import order_layers_by_importance
 from ..surgery.nest_encoder import nest_sentence_encoder
 from ..surgery.rewire import rewire_by_importance
 from ..trainers.delta_embedding_arguments import DeltaEmbeddingTrainingArguments
@@ -68,8 +69,8 @@ def train_delta_embedding(
 ) -> TrainedEncoder:
     """Distils a sentence encoder into itself, nested; an interrupted call with the same arguments goes on.
 
-    The base model encodes the texts once; its neurons and heads are sorted by importance, and then every budget learns
-    its embeddings by [`DeltaEmbeddingTrainer`].
+    The base model encodes the texts once; the layers that shallow budgets run are chosen, and neurons and heads
+    sorted, by importance; then every budget learns its embeddings by [`DeltaEmbeddingTrainer`].
 
     Args:
         recipe ([`DeltaEmbeddingRecipe`]):
@@ -93,7 +94,9 @@ def train_delta_embedding(
     training = dict(training or {})
     args = embedding_arguments(Path(output_dir) / "checkpoints", recipe, training)
     base = load_base_model(recipe.base_model_path, device=str(args.device))
-    nested = nest_sentence_encoder(base, recipe.budgets, recipe.matryoshka_dims, recipe.residual or "full")
+    nested = nest_sentence_encoder(
+        base, recipe.budgets, recipe.matryoshka_dims, recipe.residual or "full", recipe.layer_order
+    )
     texts = gather_texts(recipe)
     count = round(recipe.validation_fraction * len(texts))
     needed = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
@@ -109,7 +112,9 @@ def train_delta_embedding(
     progress = not args.disable_tqdm
     # The teacher computes in the precision of the training, which is faster on a CPU that has bfloat16.
     teacher = copy.deepcopy(base).to(torch.bfloat16) if args.bf16 else base
-    embeddings = embed_texts(teacher, texts, batch_size=64, progress=progress)
+    embeddings = _embed(teacher, texts, progress)
+    if recipe.order_layers or (recipe.order_layers is None and recipe.layer_order is None):
+        order_layers_by_importance(nested[0].model, texts[count:], nested.tokenizer)
     if recipe.rewire:
         rewire_by_importance(nested[0].model, texts[count:], nested.tokenizer, num_texts=512)
     dataset = EmbeddingDataset(texts, embeddings, nested.tokenizer, recipe.max_length, progress)
@@ -123,6 +128,16 @@ def train_delta_embedding(
     with write_beside(folder / "training.json") as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return TrainedEncoder(nested.eval(), report)
+
+
+def _embed(teacher: SentenceTransformer, texts: list[str], progress: bool) -> np.ndarray:
+    """Embeddings of texts of shape `(texts, dim)`."""
+    # Texts of one length together: several files of the cache are encoded with half of the padding.
+    order = np.argsort([-len(text) for text in texts], kind="stable")
+    encoded = embed_texts(teacher, [texts[index] for index in order], batch_size=64, progress=progress)
+    embeddings = np.empty_like(encoded)
+    embeddings[order] = encoded
+    return embeddings
 
 
 def _curve(nested: SentenceTransformer, texts: list[str], targets: np.ndarray) -> Curve:

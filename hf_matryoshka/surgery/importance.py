@@ -9,6 +9,7 @@ from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
 from .encoder_layers import ParallelUnits, encoder_layers
+from .evaluating import evaluating
 
 
 CRITERIA = ("activation", "gradient")
@@ -80,7 +81,7 @@ def measure_importance(
     if loss_fn is not None and criterion != "gradient":
         raise ValueError(f"loss_fn is of no use to criterion {criterion!r}; leave it out, or choose 'gradient'")
     units = [part for layer in layers for part in (layer.heads, layer.neurons)]
-    with _evaluating(model):
+    with evaluating(model):
         if criterion == "activation":
             scores = _contributions(model, units, batches)
         else:
@@ -195,15 +196,3 @@ def _watching(
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def _evaluating(model: PreTrainedModel) -> Iterator[None]:
-    """Evaluation mode; afterwards each module is in its own mode again, also where parts of a model differ."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training

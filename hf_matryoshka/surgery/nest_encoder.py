@@ -25,6 +25,7 @@ def nest_sentence_encoder(
     budgets: Sequence[Sequence] | None = None,
     matryoshka_dims: Sequence[int] | None = None,
     residual: str = "full",
+    layer_order: Sequence[int] | None = None,
 ) -> SentenceTransformer:
     """A sentence-embedding model whose encoder has levels: `model.encode(texts, level="w0.5-h6-d6")`.
 
@@ -42,6 +43,8 @@ def nest_sentence_encoder(
             `Normalize`, and embeddings of every width have unit length. By default the one width that `base` gives.
         residual (`str`, *optional*, defaults to `"full"`): As in [`DeltaBertConfig`]. `"joint"` narrows the embeddings
             of a level with fewer heads.
+        layer_order (`Sequence[int]`, *optional*): As in [`DeltaBertConfig`]: which layers the shallow budgets run; by
+            default the first ones. [`order_layers_by_importance`] chooses better ones.
 
     Returns:
         `SentenceTransformer`: A new model on the same device, in evaluation mode.
@@ -75,7 +78,7 @@ def nest_sentence_encoder(
             del rest[-1]
         rest.append(MatryoshkaTruncate(list(matryoshka_dims)))
     model = SentenceTransformer(
-        modules=[_nested(encoder, config_class, budgets, residual), *rest],
+        modules=[_nested(encoder, config_class, budgets, residual, layer_order), *rest],
         device=str(base.device),
         prompts=base.prompts,
         default_prompt_name=base.default_prompt_name,
@@ -94,12 +97,20 @@ def _config_class(encoder: Transformer) -> type:
     raise ValueError(f"the model starts with a {found}, but only a Transformer with a {names} can be nested")
 
 
-def _nested(encoder: Transformer, config_class: type, budgets: Sequence | None, residual: str) -> NestedTransformer:
+def _nested(
+    encoder: Transformer,
+    config_class: type,
+    budgets: Sequence | None,
+    residual: str,
+    layer_order: Sequence[int] | None,
+) -> NestedTransformer:
     attention = encoder.model.config._attn_implementation
     # The tensors have the same names, so the files of the stock encoder with a nested config are the nested encoder.
     with tempfile.TemporaryDirectory() as folder:
         encoder.model.config.save_pretrained(folder)
         given = {} if budgets is None else {"budgets": [list(budget) for budget in budgets]}
+        if layer_order is not None:
+            given["layer_order"] = list(layer_order)
         config = config_class.from_pretrained(folder, residual=residual, **given)
         encoder.save(folder)
         config.save_pretrained(folder)

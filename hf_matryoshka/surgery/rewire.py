@@ -8,6 +8,7 @@ from transformers.utils import ModelOutput
 
 from .encoder_layers import encoder_layers
 from .importance import Importance, measure_importance
+from .text_batches import text_batches
 
 
 def rewire(model: PreTrainedModel, importance: Importance) -> PreTrainedModel:
@@ -102,37 +103,10 @@ def rewire_by_importance(
             more tokens than the model; nothing is changed then.
     """
     encoder_layers(model)  # the model first: it may have no config of the kind that is read below
-    if isinstance(texts, str) or len(texts) == 0:
-        raise ValueError(f"texts is {'one string' if texts else 'empty'}; give a list of texts, 64 or more of them")
-    for name, value in (("num_texts", num_texts), ("batch_size", batch_size), ("max_length", max_length)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; give a number of at least 1")
-    rows = model.get_input_embeddings().num_embeddings
-    if len(tokenizer) > rows:
-        raise ValueError(
-            f"the tokenizer has {len(tokenizer)} tokens, but the model has embeddings for {rows}; give the tokenizer "
-            "that belongs to the model"
-        )
     if criterion == "gradient" and loss_fn is None:
         raise ValueError(
             "criterion 'gradient' needs a loss_fn here, because texts have no labels; with labelled batches call "
             "measure_importance and rewire"
         )
-    count = min(num_texts, len(texts))
-    chosen = [texts[index * len(texts) // count] for index in range(count)]
-    for text in chosen:
-        if not isinstance(text, str):
-            raise ValueError(f"texts holds a {type(text).__name__}; give strings")
-    chosen.sort(key=len)  # little padding
-    batches = (
-        tokenizer(
-            chosen[start : start + batch_size],
-            padding=True,
-            truncation=True,
-            max_length=min(max_length, model.config.max_position_embeddings),
-            return_token_type_ids=False,
-            return_tensors="pt",
-        )
-        for start in range(0, count, batch_size)
-    )
+    batches = text_batches(model, texts, tokenizer, num_texts, batch_size, max_length)
     return rewire(model, measure_importance(model, batches, criterion, loss_fn))

@@ -29,9 +29,13 @@ BUDGETS = {
     "mixed": [[[0.25, 0.5], 1, 2], [[0.5, 0.5, 0.25], 2, 3], [[1.0, 0.5, 0.75, 0.25, 1.0], 4, 5]],
     "joint": [[0.25, 1, 2], [0.5, 3, 4], [1.0, 4, 5]],
     "joint-mixed": [[[0.5, 0.25], 2, 2], [[0.5, 0.5, 1.0], 3, 3], [1.0, 4, 5]],
+    "ordered": [[0.25, 4, 2], [0.5, 4, 3], [1.0, 4, 5]],
+    "joint-ordered-mixed": [[[0.5, 0.25], 2, 2], [[0.5, 0.5, 1.0], 3, 3], [1.0, 4, 5]],
 }
+# That of the names with "ordered": layers 0 and 4, then 2.
+LAYER_ORDER = [0, 4, 2, 1, 3]
 # Names of those whose levels are stock without padding.
-EXACT = ("stock", "joint")
+EXACT = ("stock", "joint", "ordered")
 
 
 def family(name):
@@ -50,6 +54,7 @@ def make_config(name, budgets="heads", **fields):
         sizes |= {"max_position_embeddings": 64}
     if isinstance(budgets, str):
         sizes |= {"residual": "joint" if budgets.startswith("joint") else "full"}
+        sizes |= {"layer_order": LAYER_ORDER} if "ordered" in budgets else {}
         budgets = BUDGETS[budgets]
     return config_class(**{**sizes, "budgets": budgets, **fields})
 

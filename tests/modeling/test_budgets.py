@@ -47,16 +47,50 @@ def test_a_cut_config_keeps_its_levels_and_survives_json(name, budgets, tmp_path
     for index, level in enumerate(config.levels):
         small = config.cut(level)
         assert small.levels == config.levels[: index + 1]
-        assert small.level_sizes() == config.level_sizes(level)
+        whole, own = config.level_sizes(level), small.level_sizes()
+        assert own.layers == tuple(range(config.budget(level).depth))
+        assert (own.hidden, own.heads, own.intermediate) == (whole.hidden, whole.heads, whole.intermediate)
         assert small.num_hidden_layers == config.budget(level).depth
         small.save_pretrained(tmp_path / level)
         loaded = AutoConfig.from_pretrained(tmp_path / level)
         loaded.name_or_path = small.name_or_path
         assert type(loaded) is type(config) and loaded.to_dict() == small.to_dict()
-        assert [loaded.level_sizes(name) for name in loaded.levels] == [
-            config.level_sizes(name) for name in loaded.levels
-        ]
+        for inner in loaded.levels:
+            assert loaded.level_sizes(inner).intermediate == config.level_sizes(inner).intermediate
+            # The same layers, under their numbers in the cut model.
+            found = [whole.layers[layer] for layer in loaded.level_sizes(inner).layers]
+            assert found == list(config.level_sizes(inner).layers)
     assert config.to_dict() == make_config(name, budgets).to_dict()
+
+
+@pytest.mark.parametrize("config_class", CONFIGS)
+def test_a_budget_runs_the_first_layers_of_the_order(config_class):
+    sizes = {"hidden_size": 8, "num_attention_heads": 1, "num_hidden_layers": 4, "intermediate_size": 40}
+    budgets = [[[0.25, 0.5], 1, 2], [0.5, 1, 3], [[1.0, 0.75, 0.5, 0.25], 1, 4]]
+    config = config_class(**sizes, budgets=budgets, layer_order=[0, 3, 1, 2], full_intermediate_size=40)
+    assert [config.level_sizes(level).layers for level in range(3)] == [(0, 3), (0, 1, 3), (0, 1, 2, 3)]
+    # One width for each layer of the order.
+    assert config.level_sizes(0).intermediate == (10, 20)
+    assert config.level_sizes().intermediate == (40, 20, 10, 30)
+    assert [layer.intermediate_size for layer in config.per_layer_config] == [40, 20, 10, 30]
+    # The defaults are those shares of the widths that the layers have.
+    config = config_class(**sizes, layer_order=[0, 3, 1, 2], per_layer_config={3: {"intermediate_size": 20}})
+    assert config.level_sizes(0).intermediate == (20, 10) and config.level_sizes().intermediate == (40, 40, 40, 20)
+    small = config.cut(1)
+    assert small.layer_order == [0, 2, 1] and small.level_sizes(0).layers == (0, 2)
+    for wrong in ([0, 1, 2], [0, 1, 2, 2], [0, 1, 2, 4], []):
+        with pytest.raises(REFUSED, match=r"must have each of the layers 0 to 3 once"):
+            config_class(**sizes, layer_order=wrong)
+
+
+def test_the_first_layer_of_a_modernbert_stays_the_first():
+    sizes = {"hidden_size": 8, "num_attention_heads": 1, "num_hidden_layers": 3, "intermediate_size": 4}
+    assert DeltaBertConfig(**sizes, layer_order=[2, 0, 1]).level_sizes(0).layers == (0, 2)
+    with pytest.raises(REFUSED, match=r"layer_order \[2, 0, 1\] must start with 0: the first layer of a ModernBERT"):
+        DeltaModernBertConfig(**sizes, layer_order=[2, 0, 1])
+    kinds = ["full_attention", "sliding_attention", "full_attention"]
+    config = DeltaModernBertConfig(**sizes, layer_order=[0, 2, 1], layer_types=kinds)
+    assert config.cut(0).layer_types == ["full_attention", "full_attention"]
 
 
 def test_widths_are_rounded_to_the_nearest_column_and_are_at_least_one():

@@ -1,5 +1,6 @@
 """What BERT and ModernBERT promise at every budget."""
 
+import re
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -130,6 +131,7 @@ def test_gradients_are_those_of_the_stock_model_of_the_budget(name, budgets):
             each(**inputs(), labels=labels, **kwargs).loss.backward()
         found = {key: parameter.grad for key, parameter in model.named_parameters()}
         for key, parameter in stock.named_parameters():
+            key = model.whole_name(model.config, level, key)
             part = leading_part(found[key], parameter.shape, blocks.get(key, 1))
             torch.testing.assert_close(part, parameter.grad, atol=1e-5, rtol=1e-4, msg=key)
 
@@ -184,7 +186,7 @@ def test_some_layers_of_a_level_can_be_run(name, budgets):
             some = model(**inputs(), level=level, layers=(1, 0), output_hidden_states=True)
         assert len(some.hidden_states) == 3
         for wrong in (-1, depth):
-            with pytest.raises(ValueError, match=f"layers has {wrong}, but the level has the layers 0 to {depth - 1}"):
+            with pytest.raises(ValueError, match=f"layers has {wrong}, but the level has the layers 0, 1"):
                 model(**inputs(), level=index, layers=[0, wrong])
     # The first layers of the largest level are a smaller one of the same width and heads.
     budget = model.config.budget()
@@ -199,6 +201,25 @@ def test_some_layers_of_a_level_can_be_run(name, budgets):
     # Each has its own width.
     sizes = model.config.level_sizes()
     assert model._layers_to_run(sizes, (0, 2, 3)) == [(layer, sizes.intermediate[layer]) for layer in (0, 2, 3)]
+
+
+@pytest.mark.parametrize("budgets", ["ordered", "joint-ordered-mixed"])
+@pytest.mark.parametrize("name", HEADS)
+def test_a_level_runs_the_layers_of_the_order_from_the_input_on(name, budgets, tmp_path):
+    model = make(name, budgets)
+    for level, layers in zip(model.config.levels, ((0, 4), (0, 2, 4), range(5)), strict=True):
+        with torch.no_grad():
+            assert torch.equal(model(**inputs(), level=level)[0], model(**inputs(), level=level, layers=layers)[0])
+        small, shapes = model.cut(level), model.level_shapes(level)
+        assert (outputs(small) - outputs(model, level)).abs().max() <= 1e-5
+        read = {int(number) for key in shapes for number in re.findall(r"\blayers?\.(\d+)\.", key)}
+        assert len(small.state_dict()) == len(shapes) and read == set(layers)
+    model.save_pretrained(tmp_path, shard_by_level=True)
+    model_class = type(model)
+    for level in model.config.levels:
+        loaded = model_class.from_pretrained(tmp_path, level=level)
+        assert torch.equal(outputs(loaded), outputs(model.cut(level)))
+    assert torch.equal(outputs(model_class.from_pretrained(tmp_path)), outputs(model))
 
 
 def outputs_of(model, level):

@@ -206,6 +206,13 @@ def test_a_stock_checkpoint_is_sorted_and_computes_the_same(bert, texts, tmp_pat
     again = training.train_delta(from_checkpoint(nested, texts), tmp_path / "again", still)
     assert again.model.config.levels == ("w0.5-h1-d1", "w1.0-h2-d2")
     assert torch.equal(again.model.bert.encoder.layer[0].intermediate.dense.weight, layers[1])
+    # So it is with the layers: chosen once, unless they are given.
+    assert sorted(runs[None].model.config.layer_order) == [0, 1]
+    assert again.model.config.layer_order == runs[False].model.config.layer_order
+    given = training.train_delta(
+        from_checkpoint(bert, texts, budgets=budgets, layer_order=[1, 0]), tmp_path / "given", still
+    )
+    assert given.model.config.level_sizes(0).layers == (1,)
 
 
 def test_what_contradicts_a_checkpoint_is_refused_before_any_work(bert, scratch, texts, tmp_path):
@@ -272,6 +279,8 @@ def test_rows_of_another_tokenizer_are_refused(scratch, texts, tmp_path):
         ({"validation_fraction": 1.0}, "validation_fraction must be in"),
         ({"num_proc": 0}, "num_proc must be at least 1"),
         ({"rewire": True}, "needs base_model_path"),
+        ({"order_layers": True}, "order_layers measures the weights of a checkpoint, so it needs base_model_path"),
+        ({"order_layers": True, "layer_order": [0, 1]}, "layer_order says which layers the budgets run; leave order"),
         ({"validation_path": "rows"}, "validation_path goes with pretokenized_path"),
         ({"width_budgets": [0.5, 1]}, "must be equally long, but have 2, 0 and 0 values"),
         ({"width_budgets": [1.0], "head_budgets": [2], "depth_budgets": [2], "budgets": BUDGETS}, "not both"),

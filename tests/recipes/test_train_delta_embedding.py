@@ -1,6 +1,7 @@
 """Distilling a tiny sentence encoder into itself, nested."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -52,11 +53,24 @@ def test_every_budget_learns_and_the_run_is_exported_as_stock(recipe, tmp_path):
         expected = trained.model.encode(texts, level=level)
         assert family.levels[level].form == "stock"
         np.testing.assert_allclose(stock.encode(texts), expected, atol=1e-5)
+    # Which layer the small budget runs was chosen by what the layers do.
+    assert sorted(trained.model[0].model.config.layer_order) == [0, 1]
     # The same call again takes what is there.
     again = train_delta_embedding(recipe, tmp_path / "run", TRAINING)
     np.testing.assert_array_equal(again.model.encode(texts, level=small), trained.model.encode(texts, level=small))
     with pytest.raises(ValueError, match="holds other files or a run with other data or options"):
         train_delta_embedding(recipe, tmp_path / "run", TRAINING | {"max_steps": 41})
+
+
+def test_the_layers_of_a_budget_can_be_given_and_the_embeddings_are_those_of_their_texts(recipe, tmp_path):
+    still = TRAINING | {"max_steps": 1, "learning_rate": 0.0, "prefix_weight": 0.0}
+    for options, layers in (({"layer_order": [1, 0]}, (1,)), ({"order_layers": False}, (0,))):
+        run = replace(recipe, max_length=64, **options)
+        trained = train_delta_embedding(run, tmp_path / str(layers), still)
+        config = trained.model[0].model.config
+        assert config.level_sizes(0).layers == layers
+        # Texts are encoded in another order than they are trained on in; the full budget starts at its targets.
+        assert trained.report["before"][config.levels[-1]] < 1e-2 < trained.report["before"][config.levels[0]]
 
 
 def test_an_interrupted_run_goes_on(recipe, tmp_path, monkeypatch):

@@ -52,7 +52,7 @@ def test_depth_dropout_shortens_what_is_trained_not_what_teaches(others, tmp_pat
     settings = {"depth_dropout": 0.8, "depth_dropout_end": 0.4, "drop_path": 0.9}
     found, built = passes(tmp_path, enable_delta_depth=True, **settings, **others)
     chances = {"start": 0.8, "end": 0.4, "drop_path": 0.9}
-    drawn = [draw_layers(42, step, step / 12, 4, [1, 3, 4], **chances) for step in range(12)]
+    drawn = [draw_layers(42, step, step / 12, range(4), [1, 3, 4], **chances) for step in range(12)]
     assert None in drawn and len(set(drawn)) > 2
     for layers, step in zip(drawn, found, strict=True):
         smaller = ((0, None, True), (1, None, True))
@@ -95,6 +95,25 @@ def test_alignment_compares_a_level_with_the_full_model_after_the_same_layers(ar
     assert expected > 1e-3
     assert built._training_terms.pop(built.accelerator)["cscf"] == pytest.approx(expected.item(), abs=1e-5)
     assert target.shape[-1] == width and (architecture == "DeltaBert" or not torch.equal(target, raw[..., :width]))
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_alignment_follows_the_order_of_the_layers(architecture, tmp_path):
+    model = make(architecture, budgets=[[0.25, 2, 2], [1.0, 4, 3], [1.0, 4, 4]], layer_order=[0, 3, 2, 1])
+    assert trainer(tmp_path, model, enable_cscf=True).taps == {0: [3], 1: [3]}
+    built = trainer(tmp_path, model, enable_cscf=True, tap_layers=[2, 3], zeta_cscf=3.0)
+    assert built.taps == {0: [3], 1: [2, 3]}
+    inputs = batch()
+    model.train()
+    built.compute_loss(model, inputs)
+    ids, mask = inputs["input_ids"], inputs["attention_mask"]
+    states = [model.base_model(ids, mask, level=level, output_hidden_states=True).hidden_states for level in range(3)]
+    # Layers 0 and 3; 0, 2 and 3; all. The state before any layer comes first.
+    pairs = [[(states[0][2], states[2][4])], [(states[1][2], states[2][3]), (states[1][3], states[2][4])]]
+    real = mask.bool()
+    terms = [[(1 - F.cosine_similarity(a, b, dim=-1))[real].mean() for a, b in level] for level in pairs]
+    expected = 3 * torch.stack([torch.stack(level).mean() for level in terms]).mean()
+    assert built._training_terms.pop(built.accelerator)["cscf"] == pytest.approx(expected.item(), abs=1e-5)
 
 
 def test_an_external_teacher_teaches_every_budget(tmp_path):

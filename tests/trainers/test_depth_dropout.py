@@ -31,7 +31,7 @@ def test_survival_falls_with_depth_and_time():
 
 def test_draws_have_the_shares_that_were_asked_for():
     def draws(progress, **settings):
-        return [draw_layers(0, step, progress, 12, [3, 6, 9, 12], **settings) for step in range(4000)]
+        return [draw_layers(0, step, progress, range(12), [3, 6, 9, 12], **settings) for step in range(4000)]
 
     early = draws(0.0)
     short = [layers for layers in early if layers is not None]
@@ -51,8 +51,14 @@ def test_draws_have_the_shares_that_were_asked_for():
 
 
 def test_a_draw_depends_on_seed_and_step_alone():
-    settings = {"progress": 0.5, "full_depth": 12, "depths": [3, 6, 12], "drop_path": 0.9}
+    settings = {"progress": 0.5, "order": range(12), "depths": [3, 6, 12], "drop_path": 0.9}
     first = [draw_layers(1, step, **settings) for step in range(50)]
     assert [draw_layers(1, step, **settings) for step in reversed(range(50))][::-1] == first
     assert [draw_layers(2, step, **settings) for step in range(50)] != first
-    assert all(draw_layers(1, step, 0.0, 12, [12, 12], start=1.0) is None for step in range(5))
+    assert all(draw_layers(1, step, 0.0, range(12), [12, 12], start=1.0) is None for step in range(5))
+
+
+def test_a_shortened_step_runs_the_layers_of_a_level():
+    order = [0, 11, 5, 8, 3, 1, 2, 4, 6, 7, 9, 10]
+    found = {draw_layers(0, step, 0.0, order, [2, 4, 12], start=1.0) for step in range(50)}
+    assert found == {(0, 11), (0, 5, 8, 11)}
