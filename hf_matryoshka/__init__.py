@@ -58,6 +58,7 @@ _EXPORTS = {
     "save_self_contained": "hub.self_contained",
     "select_level": "hub.family",
     "train_adaptor": "recipes.train_adaptor",
+    "with_budgets": "surgery.rebudget",
     "write_mask_file": "data.mask_file",
 }
 __all__ = sorted(_EXPORTS)

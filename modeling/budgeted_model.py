@@ -4,14 +4,19 @@ import re
 from collections.abc import Sequence
 
 import torch
+from torch import nn
 from torch.nn import functional as F
 from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import initialization as init
 from transformers.initialization import no_init_weights
 
 from .budgets import BUDGET_FIELDS, BudgetSizes
+from .nested_layers import NestedLayerNorm
 from .nested_model import NestedModelMixin
 
 
+# Parameters that a stock model has folded into others.
+FOLDED = (".level_weight", ".level_bias", ".gate")
 # Fields that a stock config finds by itself.
 CLASS_FIELDS = ("model_type", "auto_map", "architectures", "transformers_version")
 
@@ -29,8 +34,19 @@ class BudgetedModelMixin(NestedModelMixin):
     mlp_matrices: int = 2
     own_fields: tuple[str, ...] = BUDGET_FIELDS
 
-    def exit_states(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        """What the encoder would give if it ended after the layer of these `hidden_states`."""
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module):
+        super()._init_weights(module)
+        if isinstance(module, NestedLayerNorm) and module.level_weight is not None:
+            init.zeros_(module.level_weight)
+            if module.level_bias is not None:
+                init.zeros_(module.level_bias)
+        gate = module._parameters.get("gate")
+        if gate is not None:
+            init.ones_(gate)
+
+    def exit_states(self, hidden_states: torch.Tensor, level: int | str | None = None) -> torch.Tensor:
+        """What the encoder would give at a level if it ended after the layer of these `hidden_states`."""
         return hidden_states
 
     def _layers_to_run(self, sizes: BudgetSizes, layers: Sequence[int] | None) -> list[tuple[int, int]]:
@@ -82,7 +98,8 @@ class BudgetedModelMixin(NestedModelMixin):
         for layer, columns in zip(sizes.layers, sizes.intermediate, strict=True):
             macs += 4 * sizes.hidden * sizes.attention + self.mlp_matrices * sizes.hidden * columns
             macs += 2 * sizes.attention * self._attention_span(layer, sequence_length)
-        shapes = self.level_shapes(level)
+        # Without what is folded into other weights.
+        shapes = {name: shape for name, shape in self.level_shapes(level).items() if not name.endswith(FOLDED)}
         return {
             "parameters": sum(shape.numel() for name, shape in shapes.items() if name not in tied),
             "macs": macs,
@@ -117,11 +134,34 @@ class BudgetedModelMixin(NestedModelMixin):
             stock = self._new_stock(config)
         shapes = {key: tensor.shape for key, tensor in stock.state_dict().items()}
         blocks = small.row_blocks()
-        state = {key: _padded(value, shapes[key], blocks.get(key, 1)) for key, value in small.state_dict().items()}
+        state = {key: _padded(value, shapes[key], blocks.get(key, 1)) for key, value in small.folded_state().items()}
         # The tensors themselves: a cast would also take what is computed in float32, such as rotary frequencies.
         stock.load_state_dict(state, assign=True)
         stock.tie_weights()
         return stock.to(small.device).train(self.training)
+
+    def _level_state(self, level: int | str | None) -> dict[str, torch.Tensor]:
+        state = super()._level_state(level)
+        index = self.config.level_index(level)
+        rows = [row for row in range(index + 1) if self.config.fits_in(row, index)]
+        return {name: tensor[rows] if name.endswith(FOLDED[:2]) else tensor for name, tensor in state.items()}
+
+    @torch.no_grad()
+    def folded_state(self) -> dict[str, torch.Tensor]:
+        """The state dict of the largest level without what a stock model does not have: the gains and shifts of its
+        norms and its gates are folded into the weights."""
+        state = self.state_dict()
+        for path, module in self.named_modules():
+            if isinstance(module, NestedLayerNorm) and module.level_weight is not None:
+                for name in ("weight", "bias"):
+                    own = state.pop(f"{path}.level_{name}", None)
+                    if own is not None:
+                        state[f"{path}.{name}"] = state[f"{path}.{name}"] + own[-1]
+            elif module._parameters.get("gate") is not None:
+                output, start = module.gated_output()
+                gate, weight = state.pop(f"{path}.gate"), state[f"{path}.{output}.weight"]
+                state[f"{path}.{output}.weight"] = torch.cat((weight[:, :start], gate * weight[:, start:]), dim=1)
+        return state
 
     def _new_stock(self, config: PreTrainedConfig) -> PreTrainedModel:
         return self.stock_class(config)

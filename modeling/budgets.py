@@ -8,7 +8,16 @@ from .levels import LevelsMixin
 
 
 # Arguments of a config that decide others: they must be known when it is built.
-BUDGET_FIELDS = ("budgets", "residual", "head_dim", "full_intermediate_size", "layer_order", "per_layer_config")
+BUDGET_FIELDS = (
+    "budgets",
+    "residual",
+    "head_dim",
+    "full_intermediate_size",
+    "layer_order",
+    "budget_norms",
+    "delta_gates",
+    "per_layer_config",
+)
 RESIDUALS = ("full", "joint")
 DEFAULT_FRACTIONS = (0.5, 0.75)
 
@@ -89,8 +98,8 @@ class BudgetSizes:
 
 
 class BudgetsMixin(LevelsMixin):
-    """Budgets as levels; mixed into a config that declares `budgets`, `residual`, `head_dim`, `layer_order` and
-    `full_intermediate_size` beside the usual sizes of an encoder, which are those of the largest budget.
+    """Budgets as levels; mixed into a config that declares [`BUDGET_FIELDS`] beside the usual sizes of an encoder,
+    which are those of the largest budget.
 
     Every budget is inside the last one, the full size, and none is inside one that is listed before it. Two budgets
     need not be comparable, such as half the width of all layers and all the width of half the layers; only where each
@@ -207,6 +216,22 @@ class BudgetsMixin(LevelsMixin):
         layers, intermediate = zip(*run, strict=True)
         return BudgetSizes(hidden, budget.heads, self.head_dim, layers, intermediate)
 
+    def fits_in(self, level: int | str | None, other: int | str | None) -> bool:
+        """Whether a level is, on each axis, no larger than another."""
+        return self.budget(level).fits_in(self.budget(other))
+
+    @property
+    def norm_levels(self) -> int:
+        """Levels that have gains and shifts of their own in each norm: all or none."""
+        return len(self.budgets) if self.budget_norms else 0
+
+    def base_sizes(self, layer: int) -> tuple[int, int]:
+        """Heads and feed-forward columns of a layer at the smallest level; what is beyond them is behind the gates."""
+        sizes = self.level_sizes(0)
+        if layer not in sizes.layers:
+            return 0, 0
+        return sizes.heads, sizes.intermediate[sizes.layers.index(layer)]
+
     def _ordered_layers(self) -> list[int]:
         return self.layer_order or list(range(self.num_hidden_layers))
 
@@ -264,6 +289,12 @@ class BudgetsMixin(LevelsMixin):
                         f"budget {budget.name} is inside {earlier.name}, which is listed before it; list the smallest "
                         "first"
                     )
+        apart = [budget.name for budget in budgets if not budgets[0].fits_in(budget)]
+        if self.delta_gates and apart:
+            raise ValueError(
+                f"delta_gates multiply what a budget has beyond the smallest one, {budgets[0].name}, but that is not "
+                f"inside {apart[0]}; list a budget first that is inside all others"
+            )
         names = [budget.name for budget in budgets]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)

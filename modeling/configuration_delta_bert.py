@@ -38,6 +38,14 @@ class DeltaBertConfig(BudgetsMixin, BertConfig):
             The layers, the one that the smallest budgets need most first: a budget of `d` layers runs the first `d` of
             these, from the input on, and a list of widths has one for each of these. By default as they lie, so that
             a budget runs a prefix of the layers.
+        budget_norms (`bool`, *optional*, defaults to `False`):
+            Whether each budget has its own gain and shift in every norm, added to what all share: 0 at first, folded
+            into the norms of a stock export (as in LLaMaFlex and, for batch norms, in slimmable networks, arXiv
+            1812.08928).
+        delta_gates (`bool`, *optional*, defaults to `False`):
+            Whether what a layer has beyond the smallest budget is multiplied by a gate, one for its attention and one
+            for its feed-forward network; 1 at first, folded into the output weights of a stock export. At 0 every
+            budget computes the smallest one, but for the norms of further layers.
         sparse_prediction (`bool`, *optional*, defaults to `False`):
             Whether the masked language model computes logits only where there are labels, as ModernBERT can.
 
@@ -53,6 +61,8 @@ class DeltaBertConfig(BudgetsMixin, BertConfig):
     head_dim: int | None = None
     full_intermediate_size: int | None = None
     layer_order: list[int] | None = None
+    budget_norms: bool = False
+    delta_gates: bool = False
     sparse_prediction: bool = False
 
     def __post_init__(self, **kwargs):

@@ -40,6 +40,14 @@ class DeltaModernBertConfig(BudgetsMixin, ModernBertConfig):
             these, from the input on, and a list of widths has one for each of these. By default as they lie, so that
             a budget runs a prefix of the layers. It starts with layer 0: that one has no norm before its attention, as
             only the first layer of a stock ModernBERT may.
+        budget_norms (`bool`, *optional*, defaults to `False`):
+            Whether each budget has its own gain in every norm, and its own shift where `norm_bias` is set, added to
+            what all share: 0 at first, folded into the norms of a stock export (as in LLaMaFlex and, for batch norms,
+            in slimmable networks, arXiv 1812.08928).
+        delta_gates (`bool`, *optional*, defaults to `False`):
+            Whether what a layer has beyond the smallest budget is multiplied by a gate, one for its attention and one
+            for its feed-forward network; 1 at first, folded into the output weights of a stock export. At 0 every
+            budget computes the smallest one.
 
     All other arguments are those of [`~transformers.ModernBertConfig`]. `per_layer_config` may set the
     `intermediate_size` of layers, which then are those of the largest budget.
@@ -53,6 +61,8 @@ class DeltaModernBertConfig(BudgetsMixin, ModernBertConfig):
     head_dim: int | None = None
     full_intermediate_size: int | None = None
     layer_order: list[int] | None = None
+    budget_norms: bool = False
+    delta_gates: bool = False
 
     def __post_init__(self, **kwargs):
         kwargs["per_layer_config"] = self._set_budgets(kwargs.get("per_layer_config"))

@@ -18,7 +18,11 @@ from transformers.utils.output_capturing import capture_outputs
 from .budgeted_model import BudgetedModelMixin
 from .budgets import BUDGET_FIELDS
 from .configuration_delta_bert import DeltaBertConfig
-from .nested_layers import NestedEmbedding, NestedLayerNorm, NestedLinear
+from .nested_layers import NestedEmbedding, NestedLayerNorm, NestedLinear, gate_columns
+
+
+def _norm(config: DeltaBertConfig) -> NestedLayerNorm:
+    return NestedLayerNorm(config.hidden_size, eps=config.layer_norm_eps, levels=config.norm_levels)
 
 
 # The names of all sub-modules are those of BERT, so that its checkpoints load unchanged.
@@ -31,12 +35,12 @@ class DeltaBertEmbeddings(nn.Module):
         self.word_embeddings = NestedEmbedding(config.vocab_size, width, padding_idx=config.pad_token_id)
         self.position_embeddings = NestedEmbedding(config.max_position_embeddings, width)
         self.token_type_embeddings = NestedEmbedding(config.type_vocab_size, width)
-        self.LayerNorm = NestedLayerNorm(width, eps=config.layer_norm_eps)
+        self.LayerNorm = _norm(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
         positions = torch.arange(config.max_position_embeddings).expand((1, -1))
         self.register_buffer("position_ids", positions, persistent=False)
 
-    def forward(self, input_ids, token_type_ids, position_ids, inputs_embeds, width: int) -> torch.Tensor:
+    def forward(self, input_ids, token_type_ids, position_ids, inputs_embeds, width: int, level: int) -> torch.Tensor:
         words = self.word_embeddings(input_ids, width) if inputs_embeds is None else inputs_embeds[..., :width]
         if position_ids is None:
             position_ids = self.position_ids[:, : words.shape[1]]
@@ -44,7 +48,7 @@ class DeltaBertEmbeddings(nn.Module):
             token_type_ids = torch.zeros_like(position_ids)
         embeddings = words + self.token_type_embeddings(token_type_ids, width)
         embeddings = embeddings + self.position_embeddings(position_ids, width)
-        return self.dropout(self.LayerNorm(embeddings))
+        return self.dropout(self.LayerNorm(embeddings, level))
 
 
 class DeltaBertSelfAttention(nn.Module):
@@ -87,25 +91,35 @@ class DeltaBertSelfAttention(nn.Module):
 class DeltaBertOutput(nn.Module):
     """Back to the residual stream, to whose width the projection is cut; after attention and after the MLP."""
 
-    def __init__(self, config: DeltaBertConfig, in_features: int):
+    def __init__(self, config: DeltaBertConfig, in_features: int, base_features: int):
         super().__init__()
         self.dense = NestedLinear(in_features, config.hidden_size)
-        self.LayerNorm = NestedLayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.LayerNorm = _norm(config)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.base_features = base_features
+        self.gate = nn.Parameter(torch.ones(())) if config.delta_gates else None
 
-    def forward(self, hidden_states: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
-        return self.LayerNorm(self.dropout(self.dense(hidden_states, residual.shape[-1])) + residual)
+    def gated_output(self) -> tuple[str, int]:
+        return "dense", self.base_features
+
+    def forward(self, hidden_states: torch.Tensor, residual: torch.Tensor, level: int) -> torch.Tensor:
+        hidden_states = gate_columns(hidden_states, self.base_features, self.gate)
+        return self.LayerNorm(self.dropout(self.dense(hidden_states, residual.shape[-1])) + residual, level)
 
 
 class DeltaBertAttention(nn.Module):
     def __init__(self, config: DeltaBertConfig, layer_idx: int):
         super().__init__()
         self.self = DeltaBertSelfAttention(config, layer_idx)
-        self.output = DeltaBertOutput(config, config.num_attention_heads * config.head_dim)
+        base_heads, _ = config.base_sizes(layer_idx)
+        width = config.num_attention_heads * config.head_dim
+        self.output = DeltaBertOutput(config, width, base_heads * config.head_dim)
 
-    def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, heads: int, **kwargs):
+    def forward(
+        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, heads: int, level: int, **kwargs
+    ):
         attended, _ = self.self(hidden_states, attention_mask, heads, **kwargs)
-        return self.output(attended, hidden_states)
+        return self.output(attended, hidden_states, level)
 
 
 class DeltaBertIntermediate(nn.Module):
@@ -126,13 +140,19 @@ class DeltaBertLayer(GradientCheckpointingLayer):
         columns = config.level_sizes().intermediate[layer_idx]
         self.attention = DeltaBertAttention(config, layer_idx)
         self.intermediate = DeltaBertIntermediate(config, columns)
-        self.output = DeltaBertOutput(config, columns)
+        self.output = DeltaBertOutput(config, columns, config.base_sizes(layer_idx)[1])
 
     def forward(
-        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, heads: int, columns: int, **kwargs
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        heads: int,
+        columns: int,
+        level: int,
+        **kwargs,
     ) -> torch.Tensor:
-        hidden_states = self.attention(hidden_states, attention_mask, heads, **kwargs)
-        return self.output(self.intermediate(hidden_states, columns), hidden_states)
+        hidden_states = self.attention(hidden_states, attention_mask, heads, level, **kwargs)
+        return self.output(self.intermediate(hidden_states, columns), hidden_states, level)
 
 
 class DeltaBertEncoder(nn.Module):
@@ -155,10 +175,10 @@ class DeltaBertTransform(nn.Module):
         super().__init__()
         self.dense = NestedLinear(config.hidden_size, config.hidden_size)
         self.act = ACT2FN[config.hidden_act]
-        self.LayerNorm = NestedLayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.LayerNorm = _norm(config)
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.LayerNorm(self.act(self.dense(hidden_states, hidden_states.shape[-1])))
+    def forward(self, hidden_states: torch.Tensor, level: int) -> torch.Tensor:
+        return self.LayerNorm(self.act(self.dense(hidden_states, hidden_states.shape[-1])), level)
 
 
 class DeltaBertLMPredictionHead(nn.Module):
@@ -168,8 +188,8 @@ class DeltaBertLMPredictionHead(nn.Module):
         self.decoder = NestedLinear(config.hidden_size, config.vocab_size)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.decoder(self.transform(hidden_states))
+    def forward(self, hidden_states: torch.Tensor, level: int) -> torch.Tensor:
+        return self.decoder(self.transform(hidden_states, level))
 
 
 class DeltaBertMLMHead(nn.Module):
@@ -260,12 +280,13 @@ class DeltaBertModel(DeltaBertPreTrainedModel):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         sizes = self.config.level_sizes(level)
         run = self._layers_to_run(sizes, layers)
-        hidden_states = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, sizes.hidden)
+        index = self.config.level_index(level)
+        hidden_states = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, sizes.hidden, index)
         mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
         )
-        for index, columns in run:
-            hidden_states = self.encoder.layer[index](hidden_states, mask, sizes.heads, columns, **kwargs)
+        for layer, columns in run:
+            hidden_states = self.encoder.layer[layer](hidden_states, mask, sizes.heads, columns, index, **kwargs)
         pooled = self.pooler(hidden_states) if self.pooler is not None else None
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
 
@@ -310,7 +331,7 @@ class DeltaBertForMaskedLM(DeltaBertPreTrainedModel):
         if self.config.sparse_prediction and labels is not None:
             asked = labels != -100
             hidden_states, labels = hidden_states[asked], labels[asked]
-        logits = self.cls.predictions(hidden_states)
+        logits = self.cls.predictions(hidden_states, self.config.level_index(kwargs.get("level")))
         loss = None
         if labels is not None:
             loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **kwargs)

@@ -27,11 +27,11 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .budgeted_model import BudgetedModelMixin
 from .configuration_delta_modernbert import DeltaModernBertConfig
-from .nested_layers import NestedBlockLinear, NestedEmbedding, NestedLayerNorm, NestedLinear
+from .nested_layers import NestedBlockLinear, NestedEmbedding, NestedLayerNorm, NestedLinear, gate_columns
 
 
 def _norm(config: DeltaModernBertConfig) -> NestedLayerNorm:
-    return NestedLayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.norm_bias)
+    return NestedLayerNorm(config.hidden_size, config.norm_eps, config.norm_bias, config.norm_levels)
 
 
 def _starts(layer: nn.Module, spread: str) -> nn.Module:
@@ -53,24 +53,31 @@ class DeltaModernBertEmbeddings(nn.Module):
         self.norm = _norm(config)
         self.drop = nn.Dropout(config.embedding_dropout)
 
-    def forward(self, input_ids, inputs_embeds, width: int) -> torch.Tensor:
+    def forward(self, input_ids, inputs_embeds, width: int, level: int) -> torch.Tensor:
         words = self.tok_embeddings(input_ids, width) if inputs_embeds is None else inputs_embeds[..., :width]
-        return self.drop(self.norm(words))
+        return self.drop(self.norm(words, level))
 
 
 class DeltaModernBertMLP(nn.Module):
     """Gated feed-forward network; its input and gate rows lie one block below the other in `Wi`."""
 
-    def __init__(self, config: DeltaModernBertConfig, columns: int):
+    def __init__(self, config: DeltaModernBertConfig, layer_idx: int):
         super().__init__()
+        columns = config.level_sizes().intermediate[layer_idx]
+        _, self.base_columns = config.base_sizes(layer_idx)
+        self.gate = nn.Parameter(torch.ones(())) if config.delta_gates else None
         self.Wi = _starts(NestedBlockLinear(config.hidden_size, 2 * columns, blocks=2, bias=config.mlp_bias), "in")
         self.act = ACT2FN[config.hidden_activation]
         self.drop = nn.Dropout(config.mlp_dropout)
         self.Wo = _starts(NestedLinear(columns, config.hidden_size, bias=config.mlp_bias), "deep")
 
+    def gated_output(self) -> tuple[str, int]:
+        return "Wo", self.base_columns
+
     def forward(self, hidden_states: torch.Tensor, columns: int) -> torch.Tensor:
         value, gate = self.Wi(hidden_states, columns).chunk(2, dim=-1)
-        return self.Wo(self.drop(self.act(value) * gate), hidden_states.shape[-1])
+        inner = gate_columns(self.drop(self.act(value) * gate), self.base_columns, self.gate)
+        return self.Wo(inner, hidden_states.shape[-1])
 
 
 class DeltaModernBertAttention(nn.Module):
@@ -83,6 +90,8 @@ class DeltaModernBertAttention(nn.Module):
         self.head_dim = config.head_dim
         self.dropout = config.attention_dropout
         width = config.num_attention_heads * config.head_dim
+        self.base_heads, _ = config.base_sizes(layer_idx)
+        self.gate = nn.Parameter(torch.ones(())) if config.delta_gates else None
         self.Wqkv = _starts(
             NestedBlockLinear(config.hidden_size, 3 * width, blocks=3, bias=config.attention_bias), "in"
         )
@@ -92,6 +101,9 @@ class DeltaModernBertAttention(nn.Module):
         # Flash attention counts both ends of the window.
         self.sliding_window = config.sliding_window + 1 if sliding else None
         self.is_causal = False
+
+    def gated_output(self) -> tuple[str, int]:
+        return "Wo", self.base_heads * self.head_dim
 
     def forward(
         self,
@@ -120,7 +132,8 @@ class DeltaModernBertAttention(nn.Module):
             deterministic=self.config.deterministic_flash_attn,
             **kwargs,
         )
-        output = self.Wo(output.reshape(*shape, -1).contiguous(), hidden_states.shape[-1])
+        output = gate_columns(output.reshape(*shape, -1).contiguous(), self.base_heads * self.head_dim, self.gate)
+        output = self.Wo(output, hidden_states.shape[-1])
         return self.out_drop(output), weights
 
 
@@ -141,10 +154,11 @@ class DeltaModernBertEncoderLayer(GradientCheckpointingLayer):
 
     def __init__(self, config: DeltaModernBertConfig, layer_idx: int):
         super().__init__()
+        self.layer_idx = layer_idx
         self.attn_norm = nn.Identity() if layer_idx == 0 else _norm(config)
         self.attn = DeltaModernBertAttention(config, layer_idx)
         self.mlp_norm = _norm(config)
-        self.mlp = DeltaModernBertMLP(config, config.level_sizes().intermediate[layer_idx])
+        self.mlp = DeltaModernBertMLP(config, layer_idx)
         self.attention_type = config.layer_types[layer_idx]
 
     def forward(
@@ -154,11 +168,13 @@ class DeltaModernBertEncoderLayer(GradientCheckpointingLayer):
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         heads: int,
         columns: int,
+        level: int,
         **kwargs,
     ) -> torch.Tensor:
-        attended, _ = self.attn(self.attn_norm(hidden_states), attention_mask, position_embeddings, heads, **kwargs)
+        normed = hidden_states if self.layer_idx == 0 else self.attn_norm(hidden_states, level)
+        attended, _ = self.attn(normed, attention_mask, position_embeddings, heads, **kwargs)
         hidden_states = hidden_states + attended
-        return hidden_states + self.mlp(self.mlp_norm(hidden_states), columns)
+        return hidden_states + self.mlp(self.mlp_norm(hidden_states, level), columns)
 
 
 class DeltaModernBertPredictionHead(nn.Module):
@@ -168,8 +184,8 @@ class DeltaModernBertPredictionHead(nn.Module):
         self.act = ACT2FN[config.classifier_activation]
         self.norm = _norm(config)
 
-    def forward(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.norm(self.act(self.dense(hidden_states, hidden_states.shape[-1])))
+    def forward(self, hidden_states: torch.Tensor, level: int) -> torch.Tensor:
+        return self.norm(self.act(self.dense(hidden_states, hidden_states.shape[-1])), level)
 
 
 class DeltaModernBertPreTrainedModel(BudgetedModelMixin, ModernBertPreTrainedModel):
@@ -194,8 +210,8 @@ class DeltaModernBertPreTrainedModel(BudgetedModelMixin, ModernBertPreTrainedMod
         cutoff = std * (3 if config.initializer_cutoff_factor is None else config.initializer_cutoff_factor)
         init.trunc_normal_(module.weight, mean=0.0, std=std, a=-cutoff, b=cutoff)
 
-    def exit_states(self, hidden_states: torch.Tensor) -> torch.Tensor:
-        return self.base_model.final_norm(hidden_states)
+    def exit_states(self, hidden_states: torch.Tensor, level: int | str | None = None) -> torch.Tensor:
+        return self.base_model.final_norm(hidden_states, self.config.level_index(level))
 
     def _attention_span(self, layer: int, sequence_length: int) -> int:
         if self.config.layer_types[layer] == "full_attention":
@@ -259,7 +275,8 @@ class DeltaModernBertModel(DeltaModernBertPreTrainedModel):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         sizes = self.config.level_sizes(level)
         run = self._layers_to_run(sizes, layers)
-        hidden_states = self.embeddings(input_ids, inputs_embeds, sizes.hidden)
+        level = self.config.level_index(level)
+        hidden_states = self.embeddings(input_ids, inputs_embeds, sizes.hidden, level)
         if position_ids is None:
             position_ids = torch.arange(hidden_states.shape[1], device=hidden_states.device).unsqueeze(0)
         masks = attention_mask
@@ -274,8 +291,8 @@ class DeltaModernBertModel(DeltaModernBertPreTrainedModel):
         for index, columns in run:
             layer = self.layers[index]
             kind = layer.attention_type
-            hidden_states = layer(hidden_states, masks[kind], positions[kind], sizes.heads, columns, **kwargs)
-        return BaseModelOutput(last_hidden_state=self.final_norm(hidden_states))
+            hidden_states = layer(hidden_states, masks[kind], positions[kind], sizes.heads, columns, level, **kwargs)
+        return BaseModelOutput(last_hidden_state=self.final_norm(hidden_states, level))
 
 
 class DeltaModernBertForMaskedLM(DeltaModernBertPreTrainedModel):
@@ -315,7 +332,7 @@ class DeltaModernBertForMaskedLM(DeltaModernBertPreTrainedModel):
         if self.config.sparse_prediction and labels is not None:
             asked = labels != self.config.sparse_pred_ignore_index
             hidden_states, labels = hidden_states[asked], labels[asked]
-        logits = self.decoder(self.head(hidden_states))
+        logits = self.decoder(self.head(hidden_states, self.config.level_index(kwargs.get("level"))))
         loss = None
         if labels is not None:
             loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **kwargs)
@@ -360,7 +377,8 @@ class DeltaModernBertForSequenceClassification(DeltaModernBertPreTrainedModel):
         else:
             counted = attention_mask.unsqueeze(-1)
             pooled = (hidden_states * counted).sum(dim=1) / counted.sum(dim=1)
-        logits = self.classifier(self.drop(self.head(pooled)))
+        level = self.config.level_index(kwargs.get("level"))
+        logits = self.classifier(self.drop(self.head(pooled, level)))
         loss = None
         if labels is not None:
             loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config, **kwargs)

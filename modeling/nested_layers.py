@@ -72,15 +72,40 @@ class NestedEmbedding(nn.Embedding):
 
 
 class NestedLayerNorm(nn.LayerNorm):
-    """Layer norm over however many leading features the input has, with its statistics taken over those."""
+    """Layer norm over however many leading features the input has, with its statistics taken over those.
 
-    def __init__(self, normalized_shape: int, eps: float = 1e-5, bias: bool = True):
+    Args:
+        levels (`int`, *optional*, defaults to 0): Where there are any, each has what it adds to the gain, and to the
+            bias if there is one, in `level_weight` and `level_bias` of shape `(levels, normalized_shape)`, 0 at first.
+    """
+
+    def __init__(self, normalized_shape: int, eps: float = 1e-5, bias: bool = True, levels: int = 0):
         super().__init__(normalized_shape, eps=eps, bias=bias)
+        shape = (levels, normalized_shape)
+        self.level_weight = nn.Parameter(torch.zeros(shape)) if levels else None
+        self.level_bias = nn.Parameter(torch.zeros(shape)) if levels and bias else None
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor, level: int = -1) -> torch.Tensor:
+        """
+        Args:
+            level (`int`, *optional*, defaults to -1): Index of the level whose gain and bias are taken, where they
+                differ.
+        """
         width = input.shape[-1]
-        bias = None if self.bias is None else self.bias[:width]
-        return F.layer_norm(input, (width,), self.weight[:width], bias, self.eps)
+        weight = _of_level(self.weight, self.level_weight, level, width)
+        bias = None if self.bias is None else _of_level(self.bias, self.level_bias, level, width)
+        return F.layer_norm(input, (width,), weight, bias, self.eps)
+
+
+def _of_level(shared: torch.Tensor, own: torch.Tensor | None, level: int, width: int) -> torch.Tensor:
+    return shared[:width] if own is None else shared[:width] + own[level, :width]
+
+
+def gate_columns(input: torch.Tensor, start: int, gate: torch.Tensor | None) -> torch.Tensor:
+    """`input` with its features from `start` on multiplied by a scalar; as it is without a gate or such features."""
+    if gate is None or input.shape[-1] <= start:
+        return input
+    return torch.cat((input[..., :start], gate * input[..., start:]), dim=-1)
 
 
 class NestedRMSNorm(nn.RMSNorm):

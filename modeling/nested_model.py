@@ -86,13 +86,12 @@ class NestedModelMixin(LevelCheckpointsMixin):
         Raises:
             ValueError: If the level does not exist.
         """
-        read = self.level_shapes(level)
-        state = {
-            self.cut_name(self.config, level, name): tensor
-            for name, tensor in self.state_dict().items()
-            if name in read
-        }
-        return self._assemble(self.config.cut(level), state)
+        return self._assemble(self.config.cut(level), self._level_state(level))
+
+    def _level_state(self, level: int | str | None) -> dict[str, torch.Tensor]:
+        """The tensors that a level reads parts of, under their names in `cut(level)`."""
+        read, state = self.level_shapes(level), self.state_dict()
+        return {self.cut_name(self.config, level, name): state[name] for name in state if name in read}
 
     def _assemble(self, config: PreTrainedConfig, state: dict[str, torch.Tensor]) -> PreTrainedModel:
         """A model of this class and with this `config`, from copies of the leading slices of `state`."""

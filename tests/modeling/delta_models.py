@@ -31,11 +31,13 @@ BUDGETS = {
     "joint-mixed": [[[0.5, 0.25], 2, 2], [[0.5, 0.5, 1.0], 3, 3], [1.0, 4, 5]],
     "ordered": [[0.25, 4, 2], [0.5, 4, 3], [1.0, 4, 5]],
     "joint-ordered-mixed": [[[0.5, 0.25], 2, 2], [[0.5, 0.5, 1.0], 3, 3], [1.0, 4, 5]],
+    "conditioned": [[0.25, 4, 2], [0.5, 4, 3], [1.0, 4, 5]],
+    "joint-conditioned-ordered": [[0.25, 1, 2], [0.5, 3, 4], [1.0, 4, 5]],
 }
 # That of the names with "ordered": layers 0 and 4, then 2.
 LAYER_ORDER = [0, 4, 2, 1, 3]
 # Names of those whose levels are stock without padding.
-EXACT = ("stock", "joint", "ordered")
+EXACT = ("stock", "joint", "ordered", "conditioned", "joint-conditioned-ordered")
 
 
 def family(name):
@@ -55,6 +57,8 @@ def make_config(name, budgets="heads", **fields):
     if isinstance(budgets, str):
         sizes |= {"residual": "joint" if budgets.startswith("joint") else "full"}
         sizes |= {"layer_order": LAYER_ORDER} if "ordered" in budgets else {}
+        # Norms and gates of each budget.
+        sizes |= dict.fromkeys(("budget_norms", "delta_gates"), "conditioned" in budgets)
         budgets = BUDGETS[budgets]
     return config_class(**{**sizes, "budgets": budgets, **fields})
 
