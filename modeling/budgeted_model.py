@@ -13,10 +13,13 @@ from transformers.initialization import no_init_weights
 from .budgets import BUDGET_FIELDS, BudgetSizes
 from .nested_layers import NestedLayerNorm
 from .nested_model import NestedModelMixin
+from .token_routing import ROUTED_ATTENTION, ResidualPreview, TokenRouting
 
 
 # Parameters that a stock model has folded into others.
 FOLDED = (".level_weight", ".level_bias", ".gate")
+# In the names of those that only route tokens.
+PREVIEW = ".preview."
 # Fields that a stock config finds by itself.
 CLASS_FIELDS = ("model_type", "auto_map", "architectures", "transformers_version")
 
@@ -44,6 +47,10 @@ class BudgetedModelMixin(NestedModelMixin):
         gate = module._parameters.get("gate")
         if gate is not None:
             init.ones_(gate)
+        if isinstance(module, ResidualPreview):
+            init.normal_(module.down.weight, std=self.config.hidden_size**-0.5)
+            init.normal_(module.up.weight, std=self.config.preview_rank**-0.5)
+            init.zeros_(module.up.bias)
 
     def exit_states(self, hidden_states: torch.Tensor, level: int | str | None = None) -> torch.Tensor:
         """What the encoder would give at a level if it ended after the layer of these `hidden_states`."""
@@ -59,6 +66,24 @@ class BudgetedModelMixin(NestedModelMixin):
                 f"layers has {wrong[0]}, but the level has the layers {', '.join(map(str, sizes.layers))}"
             )
         return [(layer, columns[layer]) for layer in layers]
+
+    def _routed(self, routing: TokenRouting, hidden_states: torch.Tensor, mask: torch.Tensor | dict | None) -> dict:
+        """What the layers need to route tokens.
+
+        Raises:
+            ValueError: If the model has no previews, or its attention cannot run some of the queries.
+        """
+        if not self.config.token_routing:
+            raise ValueError("routing needs a model with config.token_routing=True, which this one has not")
+        attention = self.config._attn_implementation
+        if attention not in ROUTED_ATTENTION:
+            raise ValueError(
+                f"routing works with the attention {' and '.join(ROUTED_ATTENTION)}, but the model has {attention}"
+            )
+        # A packed batch says nothing about the few positions behind its last document.
+        is_mask = isinstance(mask, torch.Tensor) and mask.ndim == 2
+        real = mask.bool() if is_mask else hidden_states.new_ones(hidden_states.shape[:2], dtype=torch.bool)
+        return {"routing": routing, "real": real}
 
     @classmethod
     def cut_name(cls, config: PreTrainedConfig, level: int | str | None, name: str) -> str:
@@ -99,7 +124,8 @@ class BudgetedModelMixin(NestedModelMixin):
             macs += 4 * sizes.hidden * sizes.attention + self.mlp_matrices * sizes.hidden * columns
             macs += 2 * sizes.attention * self._attention_span(layer, sequence_length)
         # Without what is folded into other weights.
-        shapes = {name: shape for name, shape in self.level_shapes(level).items() if not name.endswith(FOLDED)}
+        read = self.level_shapes(level)
+        shapes = {name: shape for name, shape in read.items() if not (name.endswith(FOLDED) or PREVIEW in name)}
         return {
             "parameters": sum(shape.numel() for name, shape in shapes.items() if name not in tied),
             "macs": macs,
@@ -149,8 +175,8 @@ class BudgetedModelMixin(NestedModelMixin):
     @torch.no_grad()
     def folded_state(self) -> dict[str, torch.Tensor]:
         """The state dict of the largest level without what a stock model does not have: the gains and shifts of its
-        norms and its gates are folded into the weights."""
-        state = self.state_dict()
+        norms and its gates are folded into the weights, previews of the tokens' deltas are left out."""
+        state = {name: tensor for name, tensor in self.state_dict().items() if PREVIEW not in name}
         for path, module in self.named_modules():
             if isinstance(module, NestedLayerNorm) and module.level_weight is not None:
                 for name in ("weight", "bias"):

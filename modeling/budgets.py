@@ -16,6 +16,8 @@ BUDGET_FIELDS = (
     "layer_order",
     "budget_norms",
     "delta_gates",
+    "token_routing",
+    "preview_rank",
     "per_layer_config",
 )
 RESIDUALS = ("full", "joint")
@@ -272,6 +274,10 @@ class BudgetsMixin(LevelsMixin):
                 f"layer_order {self.layer_order} must have each of the layers 0 to {depth - 1} once, the one that the "
                 "smallest budgets need most first"
             )
+
+    def validate_preview_rank(self):
+        if self.preview_rank < 1:
+            raise ValueError(f"preview_rank must be at least 1, but is {self.preview_rank}")
 
     def validate_budgets(self):
         if not self.budgets:

@@ -46,6 +46,11 @@ class DeltaBertConfig(BudgetsMixin, BertConfig):
             Whether what a layer has beyond the smallest budget is multiplied by a gate, one for its attention and one
             for its feed-forward network; 1 at first, folded into the output weights of a stock export. At 0 every
             budget computes the smallest one, but for the norms of further layers.
+        token_routing (`bool`, *optional*, defaults to `False`):
+            Whether each layer predicts how much its delta would change a token, so that a forward with a
+            [`TokenRouting`] can run some tokens at the smallest size.
+        preview_rank (`int`, *optional*, defaults to 16):
+            Rank of these predictions.
         sparse_prediction (`bool`, *optional*, defaults to `False`):
             Whether the masked language model computes logits only where there are labels, as ModernBERT can.
 
@@ -63,6 +68,8 @@ class DeltaBertConfig(BudgetsMixin, BertConfig):
     layer_order: list[int] | None = None
     budget_norms: bool = False
     delta_gates: bool = False
+    token_routing: bool = False
+    preview_rank: int = 16
     sparse_prediction: bool = False
 
     def __post_init__(self, **kwargs):

@@ -48,6 +48,11 @@ class DeltaModernBertConfig(BudgetsMixin, ModernBertConfig):
             Whether what a layer has beyond the smallest budget is multiplied by a gate, one for its attention and one
             for its feed-forward network; 1 at first, folded into the output weights of a stock export. At 0 every
             budget computes the smallest one.
+        token_routing (`bool`, *optional*, defaults to `False`):
+            Whether each layer predicts how much its delta would change a token, so that a forward with a
+            [`TokenRouting`] can run some tokens at the smallest size.
+        preview_rank (`int`, *optional*, defaults to 16):
+            Rank of these predictions.
 
     All other arguments are those of [`~transformers.ModernBertConfig`]. `per_layer_config` may set the
     `intermediate_size` of layers, which then are those of the largest budget.
@@ -63,6 +68,8 @@ class DeltaModernBertConfig(BudgetsMixin, ModernBertConfig):
     layer_order: list[int] | None = None
     budget_norms: bool = False
     delta_gates: bool = False
+    token_routing: bool = False
+    preview_rank: int = 16
 
     def __post_init__(self, **kwargs):
         kwargs["per_layer_config"] = self._set_budgets(kwargs.get("per_layer_config"))

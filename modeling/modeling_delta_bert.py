@@ -1,6 +1,7 @@
 """BERT at budgets of width, heads and depth; at its full budget it is BERT."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -19,6 +20,7 @@ from .budgeted_model import BudgetedModelMixin
 from .budgets import BUDGET_FIELDS
 from .configuration_delta_bert import DeltaBertConfig
 from .nested_layers import NestedEmbedding, NestedLayerNorm, NestedLinear, gate_columns
+from .token_routing import ResidualPreview, TokenRouting, take_queries, take_tokens
 
 
 def _norm(config: DeltaBertConfig) -> NestedLayerNorm:
@@ -66,12 +68,20 @@ class DeltaBertSelfAttention(nn.Module):
         self.dropout = nn.Dropout(config.attention_probs_dropout_prob)
         self.is_causal = False
 
-    def forward(self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, heads: int, **kwargs):
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        heads: int,
+        places: torch.Tensor | None = None,
+        **kwargs,
+    ):
         shape = (*hidden_states.shape[:-1], heads, self.head_dim)
         query, key, value = (
             layer(hidden_states, heads * self.head_dim).view(shape).transpose(1, 2)
             for layer in (self.query, self.key, self.value)
         )
+        query, attention_mask = take_queries(query, attention_mask, places)
         attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -85,7 +95,7 @@ class DeltaBertSelfAttention(nn.Module):
             scaling=self.head_dim**-0.5,
             **kwargs,
         )
-        return output.reshape(*hidden_states.shape[:-1], -1).contiguous(), weights
+        return output.reshape(*output.shape[:2], -1).contiguous(), weights
 
 
 class DeltaBertOutput(nn.Module):
@@ -116,10 +126,16 @@ class DeltaBertAttention(nn.Module):
         self.output = DeltaBertOutput(config, width, base_heads * config.head_dim)
 
     def forward(
-        self, hidden_states: torch.Tensor, attention_mask: torch.Tensor | None, heads: int, level: int, **kwargs
+        self,
+        hidden_states: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        heads: int,
+        level: int,
+        places: torch.Tensor | None = None,
+        **kwargs,
     ):
-        attended, _ = self.self(hidden_states, attention_mask, heads, **kwargs)
-        return self.output(attended, hidden_states, level)
+        attended, _ = self.self(hidden_states, attention_mask, heads, places, **kwargs)
+        return self.output(attended, take_tokens(hidden_states, places), level)
 
 
 class DeltaBertIntermediate(nn.Module):
@@ -140,7 +156,9 @@ class DeltaBertLayer(GradientCheckpointingLayer):
         columns = config.level_sizes().intermediate[layer_idx]
         self.attention = DeltaBertAttention(config, layer_idx)
         self.intermediate = DeltaBertIntermediate(config, columns)
-        self.output = DeltaBertOutput(config, columns, config.base_sizes(layer_idx)[1])
+        self.base_sizes = config.base_sizes(layer_idx)
+        self.output = DeltaBertOutput(config, columns, self.base_sizes[1])
+        self.preview = ResidualPreview(config) if config.token_routing else None
 
     def forward(
         self,
@@ -149,10 +167,19 @@ class DeltaBertLayer(GradientCheckpointingLayer):
         heads: int,
         columns: int,
         level: int,
+        routing: TokenRouting | None = None,
+        real: torch.Tensor | None = None,
         **kwargs,
     ) -> torch.Tensor:
-        hidden_states = self.attention(hidden_states, attention_mask, heads, level, **kwargs)
-        return self.output(self.intermediate(hidden_states, columns), hidden_states, level)
+        def run(sizes: tuple[int, int], places: torch.Tensor | None = None) -> torch.Tensor:
+            states = self.attention(hidden_states, attention_mask, sizes[0], level, places, **kwargs)
+            return self.output(self.intermediate(states, sizes[1]), states, level)
+
+        if routing is None or (heads, columns) == self.base_sizes:
+            return run((heads, columns))
+        small = partial(run, self.base_sizes) if self.base_sizes[0] else None
+        large = partial(run, (heads, columns))
+        return routing.route(self.preview, hidden_states, real, large, small, self.training)
 
 
 class DeltaBertEncoder(nn.Module):
@@ -253,6 +280,7 @@ class DeltaBertModel(DeltaBertPreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         level: int | str | None = None,
         layers: Sequence[int] | None = None,
+        routing: TokenRouting | None = None,
         **kwargs,
     ) -> BaseModelOutputWithPooling:
         """
@@ -267,14 +295,16 @@ class DeltaBertModel(DeltaBertPreTrainedModel):
                 largest by default.
             layers (`Sequence[int]`, *optional*): Indices of the layers to run, in order, such as depth dropout draws
                 in training; all of the level by default.
+            routing ([`TokenRouting`], *optional*): Runs some tokens at the smallest size, in a model with
+                `config.token_routing`; all run at the size of the level by default.
 
         Returns:
             [`~transformers.modeling_outputs.BaseModelOutputWithPooling`]: `last_hidden_state` of shape
             `(batch, length, hidden)`, `hidden` being that of the level.
 
         Raises:
-            ValueError: If the level does not exist or has no such layer, or not exactly one of `input_ids` and
-                `inputs_embeds` is given.
+            ValueError: If the level does not exist or has no such layer, not exactly one of `input_ids` and
+                `inputs_embeds` is given, or tokens cannot be routed.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
@@ -282,6 +312,8 @@ class DeltaBertModel(DeltaBertPreTrainedModel):
         run = self._layers_to_run(sizes, layers)
         index = self.config.level_index(level)
         hidden_states = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, sizes.hidden, index)
+        if routing is not None and routing.share < 1:
+            kwargs |= self._routed(routing, hidden_states, attention_mask)
         mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
         )

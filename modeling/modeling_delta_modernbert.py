@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -28,6 +29,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .budgeted_model import BudgetedModelMixin
 from .configuration_delta_modernbert import DeltaModernBertConfig
 from .nested_layers import NestedBlockLinear, NestedEmbedding, NestedLayerNorm, NestedLinear, gate_columns
+from .token_routing import ResidualPreview, TokenRouting, take_queries, take_tokens
 
 
 def _norm(config: DeltaModernBertConfig) -> NestedLayerNorm:
@@ -111,12 +113,14 @@ class DeltaModernBertAttention(nn.Module):
         attention_mask: torch.Tensor | None,
         position_embeddings: tuple[torch.Tensor, torch.Tensor],
         heads: int,
+        places: torch.Tensor | None = None,
         **kwargs,
     ):
         shape = hidden_states.shape[:-1]
         fused = self.Wqkv(hidden_states, heads * self.head_dim).view(*shape, 3, heads, self.head_dim)
         query, key, value = (part.transpose(1, 2) for part in fused.unbind(dim=-3))
         query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
+        query, attention_mask = take_queries(query, attention_mask, places)
         attention_interface = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -132,7 +136,8 @@ class DeltaModernBertAttention(nn.Module):
             deterministic=self.config.deterministic_flash_attn,
             **kwargs,
         )
-        output = gate_columns(output.reshape(*shape, -1).contiguous(), self.base_heads * self.head_dim, self.gate)
+        output = output.reshape(*output.shape[:2], -1).contiguous()
+        output = gate_columns(output, self.base_heads * self.head_dim, self.gate)
         output = self.Wo(output, hidden_states.shape[-1])
         return self.out_drop(output), weights
 
@@ -160,6 +165,8 @@ class DeltaModernBertEncoderLayer(GradientCheckpointingLayer):
         self.mlp_norm = _norm(config)
         self.mlp = DeltaModernBertMLP(config, layer_idx)
         self.attention_type = config.layer_types[layer_idx]
+        self.base_sizes = config.base_sizes(layer_idx)
+        self.preview = ResidualPreview(config) if config.token_routing else None
 
     def forward(
         self,
@@ -169,12 +176,22 @@ class DeltaModernBertEncoderLayer(GradientCheckpointingLayer):
         heads: int,
         columns: int,
         level: int,
+        routing: TokenRouting | None = None,
+        real: torch.Tensor | None = None,
         **kwargs,
     ) -> torch.Tensor:
         normed = hidden_states if self.layer_idx == 0 else self.attn_norm(hidden_states, level)
-        attended, _ = self.attn(normed, attention_mask, position_embeddings, heads, **kwargs)
-        hidden_states = hidden_states + attended
-        return hidden_states + self.mlp(self.mlp_norm(hidden_states, level), columns)
+
+        def run(sizes: tuple[int, int], places: torch.Tensor | None = None) -> torch.Tensor:
+            attended, _ = self.attn(normed, attention_mask, position_embeddings, sizes[0], places, **kwargs)
+            states = take_tokens(hidden_states, places) + attended
+            return states + self.mlp(self.mlp_norm(states, level), sizes[1])
+
+        if routing is None or (heads, columns) == self.base_sizes:
+            return run((heads, columns))
+        small = partial(run, self.base_sizes) if self.base_sizes[0] else None
+        large = partial(run, (heads, columns))
+        return routing.route(self.preview, hidden_states, real, large, small, self.training)
 
 
 class DeltaModernBertPredictionHead(nn.Module):
@@ -248,6 +265,7 @@ class DeltaModernBertModel(DeltaModernBertPreTrainedModel):
         inputs_embeds: torch.Tensor | None = None,
         level: int | str | None = None,
         layers: Sequence[int] | None = None,
+        routing: TokenRouting | None = None,
         **kwargs,
     ) -> BaseModelOutput:
         """
@@ -262,14 +280,16 @@ class DeltaModernBertModel(DeltaModernBertPreTrainedModel):
                 largest by default.
             layers (`Sequence[int]`, *optional*): Indices of the layers to run, in order, such as depth dropout draws
                 in training; all of the level by default.
+            routing ([`TokenRouting`], *optional*): Runs some tokens at the smallest size, in a model with
+                `config.token_routing`; all run at the size of the level by default.
 
         Returns:
             [`~transformers.modeling_outputs.BaseModelOutput`]: `last_hidden_state` of shape `(batch, length, hidden)`,
             `hidden` being that of the level.
 
         Raises:
-            ValueError: If the level does not exist or has no such layer, or not exactly one of `input_ids` and
-                `inputs_embeds` is given.
+            ValueError: If the level does not exist or has no such layer, not exactly one of `input_ids` and
+                `inputs_embeds` is given, or tokens cannot be routed.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
@@ -277,6 +297,8 @@ class DeltaModernBertModel(DeltaModernBertPreTrainedModel):
         run = self._layers_to_run(sizes, layers)
         level = self.config.level_index(level)
         hidden_states = self.embeddings(input_ids, inputs_embeds, sizes.hidden, level)
+        if routing is not None and routing.share < 1:
+            kwargs |= self._routed(routing, hidden_states, attention_mask)
         if position_ids is None:
             position_ids = torch.arange(hidden_states.shape[1], device=hidden_states.device).unsqueeze(0)
         masks = attention_mask
