@@ -44,6 +44,9 @@ class PackedMlmCollator:
             Share of them that become the mask token.
         random_replace_prob (`float`, *optional*, defaults to 0.1):
             Share of them that become a random token; the others stay.
+        maskings (`int`, *optional*, defaults to 1):
+            How often each row is masked, by draws of their own: a nested model learns more of a row if each of its
+            levels predicts other tokens of it. All but the first are under `other_maskings` of a batch.
         seed (`int`, *optional*, defaults to 0):
             Seed of the draws.
         pad_to_multiple_of (`int`, *optional*):
@@ -66,6 +69,7 @@ class PackedMlmCollator:
         mlm_probability: float = 0.3,
         mask_replace_prob: float = 0.8,
         random_replace_prob: float = 0.1,
+        maskings: int = 1,
         seed: int = 0,
         pad_to_multiple_of: int | None = None,
         position_ids_start: int = 0,
@@ -84,7 +88,10 @@ class PackedMlmCollator:
             mask_replace_prob=mask_replace_prob,
             random_replace_prob=random_replace_prob,
         )
+        if maskings < 1:
+            raise ValueError(f"maskings must be at least 1, but is {maskings}")
         self.config = config
+        self.maskings = maskings
         self.pad_token_id = tokenizer.pad_token_id
         self.special_ids = torch.tensor(tokenizer.all_special_ids)
         self.seed = seed
@@ -106,7 +113,8 @@ class PackedMlmCollator:
 
         Returns:
             `dict`: `input_ids`, `labels` (-100 where nothing is to predict) and `position_ids` of shape `(batch,
-            length)`, and with them `attention_mask`, `segment_ids` or the bounds of the sequences (see `config`).
+            length)`, and with them `attention_mask`, `segment_ids` or the bounds of the sequences (see `config`);
+                with `maskings` also `other_maskings`, a list of `dict`s with further `input_ids` and `labels`.
 
         Raises:
             ValueError: if a row has no such fields, they contradict each other, or a document is longer than the
@@ -114,22 +122,28 @@ class PackedMlmCollator:
         """
         lengths = [self._check(row) for row in rows]
         length = -(-max(map(sum, lengths)) // self.multiple) * self.multiple
-        input_ids = torch.full((len(rows), length), self.pad_token_id)
-        labels = torch.full((len(rows), length), -100)
-        for number, row in enumerate(rows):
-            tokens = torch.as_tensor(row["input_ids"], dtype=torch.int64)
-            input_ids[number, : len(tokens)], labels[number, : len(tokens)] = self._mask(tokens)
-        inputs = {
-            "input_ids": input_ids,
-            "labels": labels,
-            "position_ids": packed_position_ids(lengths, length, self.position_ids_start),
-        }
+        texts = [torch.as_tensor(row["input_ids"], dtype=torch.int64) for row in rows]
+        masked, *others = (self._masked(texts, length, number) for number in range(self.maskings))
+        positions = {"position_ids": packed_position_ids(lengths, length, self.position_ids_start)}
         if self.config is not None and takes_bounds(self.config):
-            return flash_attention_inputs(inputs, lengths)
-        segments = segment_ids(lengths, length)
-        if self.config is None:
-            return inputs | {"segment_ids": segments}
-        return inputs | {"attention_mask": packed_attention_mask(self.config, segments, self.dtype)}
+            inputs = flash_attention_inputs(masked | positions, lengths)
+            others = [flash_attention_inputs(other, lengths) for other in others]
+            others = [{name: other[name] for name in masked} for other in others]
+        else:
+            segments = segment_ids(lengths, length)
+            inputs = masked | positions
+            if self.config is None:
+                inputs["segment_ids"] = segments
+            else:
+                inputs["attention_mask"] = packed_attention_mask(self.config, segments, self.dtype)
+        return inputs | {"other_maskings": others} if others else inputs
+
+    def _masked(self, texts: list[torch.Tensor], length: int, number: int) -> dict[str, torch.Tensor]:
+        input_ids = torch.full((len(texts), length), self.pad_token_id)
+        labels = torch.full((len(texts), length), -100)
+        for row, tokens in enumerate(texts):
+            input_ids[row, : len(tokens)], labels[row, : len(tokens)] = self._mask(tokens, number)
+        return {"input_ids": input_ids, "labels": labels}
 
     def _check(self, row: Mapping[str, Any]) -> list[int]:
         if not {"input_ids", "seq_lengths"} <= set(row):
@@ -148,8 +162,9 @@ class PackedMlmCollator:
             )
         return lengths
 
-    def _mask(self, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        digest = hashlib.sha256(f"{self.seed} {self.epoch} ".encode() + tokens.numpy().astype(np.int32).tobytes())
+    def _mask(self, tokens: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        draw = f"{self.seed} {self.epoch} " + (f"{number} " if number else "")
+        digest = hashlib.sha256(draw.encode() + tokens.numpy().astype(np.int32).tobytes())
         seed = int.from_bytes(digest.digest()[:8], "little", signed=True)
         self.masker.generator = torch.Generator().manual_seed(seed)
         special = torch.isin(tokens, self.special_ids)[None]

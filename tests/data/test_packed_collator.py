@@ -43,6 +43,28 @@ def test_masks_come_after_packing_and_never_touch_special_tokens(rows, mlm_token
         assert (batch["segment_ids"][number, sum(lengths) :] == len(lengths)).all()
 
 
+@pytest.mark.parametrize("attention", [None, "sdpa", "packed_sdpa"])
+def test_a_row_can_be_masked_several_times(rows, mlm_tokenizer, attention):
+    config = None if attention is None else tiny_bert(mlm_tokenizer, attn_implementation=attention).config
+    batch = [rows[row] for row in range(4)]
+    once = PackedMlmCollator(mlm_tokenizer, config, seed=3)(batch)
+    collator = PackedMlmCollator(mlm_tokenizer, config, maskings=3, seed=3)
+    found = collator(batch)
+    others = found.pop("other_maskings")
+    assert found.keys() == once.keys() and torch.equal(found["input_ids"], once["input_ids"])
+    assert [set(other) for other in others] == [{"input_ids", "labels"}] * 2
+    masked = [torch.where(each["labels"] != -100, each["labels"], each["input_ids"]) for each in (found, *others)]
+    assert torch.equal(masked[0], masked[1]) and torch.equal(masked[0], masked[2])
+    picked = torch.stack([each["labels"] != -100 for each in (found, *others)]).float()
+    # Draws of their own: two of them agree on three tokens of ten.
+    assert (picked[0] * picked[1]).sum() / picked[0].sum() == pytest.approx(0.3, abs=0.06)
+    assert (picked[1] * picked[2]).sum() / picked[1].sum() == pytest.approx(0.3, abs=0.06)
+    again = collator(batch)["other_maskings"]
+    assert all(torch.equal(again[i][name], others[i][name]) for i in (0, 1) for name in ("input_ids", "labels"))
+    with pytest.raises(ValueError, match="maskings must be at least 1, but is 0"):
+        PackedMlmCollator(mlm_tokenizer, maskings=0)
+
+
 def test_masks_are_reproducible(rows, mlm_tokenizer):
     batch = [rows[row] for row in range(4)]
     collator = PackedMlmCollator(mlm_tokenizer, seed=3)
