@@ -4,9 +4,12 @@
 
 `ours` is the run of configs/delta_from_scratch.yaml: e-commerce, dictionary and book texts in equal shares, a
 ModernBERT of 4 layers of 128 at three budgets, half, three quarters and all of the feed-forward width and the layers,
-each a stock ModernBERT. `independent` are three models of just these shapes, each trained alone by the
-same trainer: with the same seed it sees the same rows with the same masks in the same order, for as many steps, with
-the same optimizer and learning rates. `sliced` is the independent full model cut to the smaller budgets.
+each a stock ModernBERT. `independent` are three models of just these shapes, each trained alone by the same trainer:
+with the same seed it sees the same rows in the same order, for as many steps, with the same optimizer and learning
+rate, and each of its passes has as many masked tokens. `ours` makes three passes a step, one a budget, and
+masks the rows anew for each: its step costs about as much as one step of all three models together, and what the
+budgets share learns from all three maskings. `same_masks` is `ours` with one masking a step for all budgets, the usual
+way. `sliced` is the independent full model cut to the smaller budgets.
 
 Rows of the metric `nll` are nats a masked token on one fixed mask file of held-out documents, one row a seed. The rows
 `nll_minus_independent` are the mean over seeds of the paired difference, with its 95% t-interval; `autc` is the area
@@ -17,17 +20,17 @@ written by the call that finds all seeds done.
 
 Settings were chosen on seed 100, which is not among those reported, by the NLL of held-out rows: the learning rate,
 one for all systems, among 2e-3 and 4e-3 by the independent models (the largest and the smallest learn faster with
-4e-3); the spread of the initial weights, for all systems; the schedule and the weights of the budgets of `ours`, in
-about ten runs of 500 to 1,400 steps. Without a schedule the full budget fell far behind the independent model, which
-is why the smaller ones join it later. The second beta of Adam was set without a comparison, for all systems. In longer
-runs of that seed, with other weights of the budgets, the nested model stayed behind at both ends, too.
+4e-3); the spread of the initial weights, for all systems; the weights of the budgets, their schedule, distillation,
+the order of the layers and the maskings of `ours`, in about fifteen runs of 500 to 1,400 steps. With one masking for
+all budgets the nested model stayed behind the independent ones in all of these. The second beta of Adam was set
+without a comparison, for all systems.
 """
 
 import argparse
 import hashlib
 import json
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +56,8 @@ from hf_matryoshka.recipes.train_delta import train_delta
 
 
 CONFIG = Path(__file__).parents[1] / "configs" / "delta_from_scratch.yaml"
-SYSTEMS = ("ours", "independent", "sliced")
+NESTED = ("ours", "same_masks")
+SYSTEMS = (*NESTED, "independent", "sliced")
 
 
 def digest(*settings: Any) -> str:
@@ -82,14 +86,16 @@ def run(work: Path, recipe: DeltaRecipe, training: dict[str, Any], seed: int, na
         return json.loads(stored.read_text(encoding="utf-8"))
     began = time.process_time()
     levels = build_config(recipe, None)[0].levels
-    shape = recipe if name == "ours" else alone(recipe, levels.index(name))
+    if name == "same_masks":
+        recipe, training = replace(recipe, level_maskings=False), training | {"enable_kd": True}
+    shape = recipe if name in NESTED else alone(recipe, levels.index(name))
     options = {**asdict(shape), "texts": None, "text_field": None, "balance": False, "validation_fraction": 0}
     rows = {"pretokenized_path": str(work / "data" / "train"), "tokenizer": str(work / "tokenizer")}
     trained = train_delta(DeltaRecipe(**{**options, **rows, "seed": seed}), work / "runs" / f"{seed}-{name}", training)
     seconds = time.process_time() - began
     found = {name: score(work, trained.model)}
     if name == levels[-1]:
-        nested = {"budgets": recipe.budgets, "residual": recipe.residual}
+        nested = {"budgets": recipe.budgets, "residual": recipe.residual, "layer_order": recipe.layer_order}
         sliced = DeltaModernBertForMaskedLM.from_pretrained(work / "runs" / f"{seed}-{name}" / "model", **nested)
         found["sliced"] = score(work, sliced.eval())
     scores = {
@@ -113,7 +119,8 @@ def alone(recipe: DeltaRecipe, level: int) -> DeltaRecipe:
         "num_attention_heads": sizes.heads,
         "intermediate_size": sizes.intermediate[0],
     }
-    return DeltaRecipe(**{**asdict(recipe), **shape, "budgets": [[1.0, sizes.heads, depth]], "residual": "full"})
+    plain = {"budgets": [[1.0, sizes.heads, depth]], "residual": "full", "layer_order": None, "level_maskings": False}
+    return DeltaRecipe(**{**asdict(recipe), **shape, **plain})
 
 
 def score(work: Path, model: DeltaModernBertForMaskedLM) -> list[dict[str, float]]:
@@ -133,7 +140,7 @@ def t_interval(values: np.ndarray) -> dict[str, float | None]:
 
 def collect(found: dict[int, dict[str, Any]], levels: tuple[str, ...]) -> list[dict[str, Any]]:
     """The rows of the report from the scores of each seed."""
-    nll = {system: np.zeros((len(found), len(levels))) for system in SYSTEMS}
+    nll = {system: np.full((len(found), len(levels)), np.nan) for system in SYSTEMS}
     costs = [cost["flops_per_token"] for cost in next(iter(found.values()))["ours"]["levels"]]
     rows, areas = [], {"ours": [], "independent": []}
     for number, (seed, runs) in enumerate(found.items()):
@@ -142,8 +149,12 @@ def collect(found: dict[int, dict[str, Any]], levels: tuple[str, ...]) -> list[d
             nll["ours"][number, index] = runs["ours"]["levels"][index]["nll"]
             nll["independent"][number, index] = runs[level]["levels"][0]["nll"]
             nll["sliced"][number, index] = runs[levels[-1]]["sliced"][index]["nll"]
+            if "same_masks" in runs:
+                nll["same_masks"][number, index] = runs["same_masks"]["levels"][index]["nll"]
             for system in SYSTEMS:
-                trained = runs["ours" if system == "ours" else level if system == "independent" else levels[-1]]
+                if system == "same_masks" and system not in runs:
+                    continue
+                trained = runs[system if system in NESTED else level if system == "independent" else levels[-1]]
                 rows.append(
                     row(system, level, "nll", value=float(nll[system][number, index]), seed=seed)
                     | cost
@@ -152,9 +163,11 @@ def collect(found: dict[int, dict[str, Any]], levels: tuple[str, ...]) -> list[d
         for system, values in areas.items():
             values.append(autc(costs, -nll[system][number], envelope=True))
             rows.append(row(system, "all", "autc", value=float(values[-1]), seed=seed))
-    difference = nll["ours"] - nll["independent"]
-    for index, level in enumerate(levels):
-        rows.append(row("ours", level, "nll_minus_independent", **t_interval(difference[:, index])))
+    for system in NESTED:
+        difference = nll[system] - nll["independent"]
+        difference = difference[~np.isnan(difference).any(axis=1)]
+        for index, level in enumerate(levels if len(difference) else ()):
+            rows.append(row(system, level, "nll_minus_independent", **t_interval(difference[:, index])))
     area = np.array(areas["ours"]) - np.array(areas["independent"])
     rows.append(row("ours", "all", "autc_minus_independent", **t_interval(area)))
     return rows
@@ -175,13 +188,13 @@ def show(rows: list[dict[str, Any]], levels: tuple[str, ...]) -> None:
                     if (item["system"], item["level"], item["metric"]) == (system, level, "nll")
                 ]
             )
-            for system in SYSTEMS
+            for system in dict.fromkeys(item["system"] for item in rows)
         }
         print(level, "  ".join(f"{system} {value:.4f}" for system, value in means.items()))
     for item in rows:
         if item["metric"].endswith("minus_independent"):
             interval = "" if item["low"] is None else f" [{item['low']:+.4f}, {item['high']:+.4f}]"
-            print(f"{item['level']} {item['metric']} {item['value']:+.4f}{interval}")
+            print(f"{item['system']} {item['level']} {item['metric']} {item['value']:+.4f}{interval}")
 
 
 def main() -> None:
@@ -191,6 +204,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("outputs/delta_nested"), help="folder of the runs")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", type=int, nargs="+", help="seeds that this process trains; all by default")
+    parser.add_argument("--same-masks", type=int, help="seeds of `same_masks`, the first ones; all by default")
     parser.add_argument("--steps", type=int, help="instead of those of the config")
     parser.add_argument("--batch-size", type=int, help="rows a step, instead of those of the config")
     parser.add_argument("--out", default="benchmarks/results/delta_nested.json")
@@ -211,25 +225,21 @@ def main() -> None:
     work = arguments.work / digest(asdict(recipe), training)
     work.mkdir(parents=True, exist_ok=True)
     prepare(work, recipe)
+    compared = arguments.seeds if arguments.same_masks is None else arguments.same_masks
+    jobs = [(seed, name) for seed in range(arguments.seeds) for name in ("ours", *levels)]
+    jobs += [(seed, "same_masks") for seed in range(compared)]
     found: dict[int, dict[str, Any]] = {}
-    for seed in range(arguments.seeds) if arguments.only is None else arguments.only:
-        found[seed] = {
-            name: run(work, recipe, training if name == "ours" else plain, seed, name) for name in ("ours", *levels)
-        }
-        show(collect({seed: found[seed]}, levels), levels)
-    if arguments.only is not None:
-        missing = [
-            seed
-            for seed in range(arguments.seeds)
-            for name in ("ours", *levels)
-            if not (work / "scores" / f"{seed}-{name}.json").is_file()
-        ]
-        if missing:
-            return
-        found = {
-            seed: {name: run(work, recipe, training, seed, name) for name in ("ours", *levels)}
-            for seed in range(arguments.seeds)
-        }
+    for seed, name in jobs:
+        if arguments.only is None or seed in arguments.only:
+            settings = training if name in NESTED else plain
+            found.setdefault(seed, {})[name] = run(work, recipe, settings, seed, name)
+            if {"ours", *levels} <= set(found[seed]):
+                show(collect({seed: found[seed]}, levels), levels)
+    if not all((work / "scores" / f"{seed}-{name}.json").is_file() for seed, name in jobs):
+        return
+    for seed, name in jobs:
+        found.setdefault(seed, {})[name] = run(work, recipe, training, seed, name)
+    found = dict(sorted(found.items()))
     rows = collect(found, levels)
     show(rows, levels)
     settings = {"recipe": asdict(recipe), "training": training, "threads": torch.get_num_threads()}

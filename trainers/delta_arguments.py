@@ -17,11 +17,22 @@ class DeltaTrainingArguments(MatryoshkaTrainingArguments):
             tap_layers (`list[int]`, *optional*): Cross-scale feature alignment.
         enable_mug (`bool`, *optional*, defaults to `False`), rho_mug (`float`, *optional*, defaults to 0.1),
             mug_margin (`float`, *optional*, defaults to 0.0): Monotonic upgrade hinge.
+        enable_delta_residual (`bool`, *optional*, defaults to `False`), beta_delta (`float`, *optional*, defaults to
+            0.7): Delta residual.
 
     Parameters that control the depth of the full budget in training:
         enable_delta_depth (`bool`, *optional*, defaults to `False`): Prefix-depth dropout.
         depth_dropout (`float`, *optional*, defaults to 0.5), depth_dropout_end (`float`, *optional*, defaults to 0.1),
             drop_path (`float`, *optional*, defaults to 0.2).
+
+    Parameters that control the phases (see [`~trainers.three_phases.phase_weights`]):
+        enable_three_phase (`bool`, *optional*, defaults to `False`), phase_boundaries (`list[float]`, *optional*,
+            defaults to `[1/3, 2/3]`): Packing, residualisation and calibration, and where the last two begin.
+        oversample_smallest (`float`, *optional*, defaults to 0.5): In the first phase.
+        base_lr_factor (`float`, *optional*, defaults to 0.1): In the second phase.
+        calibration_lr_factor (`float`, *optional*, defaults to 0.3): In the third phase.
+        routing_temperature (`float`, *optional*, defaults to 1.0), routing_temperature_end (`float`, *optional*,
+            defaults to 0.1): Of token routing; falls in the third phase.
 
     Defaults that differ from `MatryoshkaTrainingArguments`: `level_sampling="sandwich"`.
     """
@@ -54,6 +65,14 @@ class DeltaTrainingArguments(MatryoshkaTrainingArguments):
     )
     rho_mug: float = field(default=0.1, metadata={"help": "Weight of the upgrade hinge."})
     mug_margin: float = field(default=0.0, metadata={"help": "Nats by which the larger budget is asked to be better."})
+    enable_delta_residual: bool = field(
+        default=False,
+        metadata={
+            "help": "Make what a budget adds to the smallest one explain what the full one adds; with a teacher of "
+            "the same shape, what the teacher has beyond it."
+        },
+    )
+    beta_delta: float = field(default=0.7, metadata={"help": "Weight of the delta residual."})
     enable_delta_depth: bool = field(
         default=False, metadata={"help": "Run the full budget with only its first layers in some steps."}
     )
@@ -62,6 +81,40 @@ class DeltaTrainingArguments(MatryoshkaTrainingArguments):
     drop_path: float = field(
         default=0.2,
         metadata={"help": "In such a step, the chance to skip the deepest layer, at the end of the training."},
+    )
+    enable_three_phase: bool = field(
+        default=False,
+        metadata={
+            "help": "Train in three phases: pack what matters into the smallest budget, then learn what the others "
+            "add, then calibrate at a low learning rate. Of the parts that are enabled, the delta residual starts in "
+            "the second phase, alignment and hinge in the third."
+        },
+    )
+    phase_boundaries: list[float] = field(
+        default_factory=lambda: [1 / 3, 2 / 3],
+        metadata={"help": "Parts of the training after which the second and the third phase begin."},
+    )
+    oversample_smallest: float = field(
+        default=0.5,
+        metadata={
+            "help": "In the first phase, how often the smallest budget is drawn by level_sampling 'random'; 'all' and "
+            "'sandwich' train it in every step."
+        },
+    )
+    base_lr_factor: float = field(
+        default=0.1,
+        metadata={
+            "help": "In the second phase, factor on the learning rate of what the smallest budget reads; 0 freezes it."
+        },
+    )
+    calibration_lr_factor: float = field(
+        default=0.3, metadata={"help": "In the third phase, factor on the learning rate of the schedule."}
+    )
+    routing_temperature: float = field(
+        default=1.0, metadata={"help": "How soft token routing chooses; until the third phase, if there are phases."}
+    )
+    routing_temperature_end: float = field(
+        default=0.1, metadata={"help": "Temperature of token routing at the end of the third phase."}
     )
     level_sampling: str = field(
         default="sandwich",
@@ -76,12 +129,31 @@ class DeltaTrainingArguments(MatryoshkaTrainingArguments):
             # Each step runs the model several times, which DDP allows only if it does not look for unused parameters;
             # the full budget uses all of them.
             self.ddp_find_unused_parameters = False
+        for name in ("fsdp", "deepspeed"):
+            if self.enable_three_phase and getattr(self, name):
+                raise ValueError(
+                    f"enable_three_phase slows the leading slices of whole weights, which {name} does not keep on any "
+                    "device; train without it"
+                )
         super().__post_init__()
-        for name in ("alpha_kd", "zeta_cscf", "rho_mug", "mug_margin"):
+        for name in ("alpha_kd", "zeta_cscf", "rho_mug", "mug_margin", "beta_delta"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}")
-        if self.kd_temperature <= 0:
-            raise ValueError(f"kd_temperature must be positive, but is {self.kd_temperature}")
-        for name in ("depth_dropout", "depth_dropout_end", "drop_path"):
+        for name in ("kd_temperature", "routing_temperature", "routing_temperature_end"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, but is {getattr(self, name)}")
+        for name in ("depth_dropout", "depth_dropout_end", "drop_path", "base_lr_factor", "calibration_lr_factor"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, but is {getattr(self, name)}")
+        if not 0 < self.oversample_smallest < 1:
+            raise ValueError(f"oversample_smallest must be above 0 and below 1, but is {self.oversample_smallest}")
+        boundaries = self.phase_boundaries
+        if len(boundaries) != 2 or not 0 < boundaries[0] < boundaries[1] < 1:
+            raise ValueError(
+                f"phase_boundaries must be two numbers between 0 and 1, the smaller first, but is {boundaries}"
+            )
+        if self.enable_three_phase and self.level_schedule != "constant":
+            raise ValueError(
+                f"enable_three_phase is a schedule of its own: use level_schedule 'constant', not "
+                f"{self.level_schedule!r}"
+            )

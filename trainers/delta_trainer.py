@@ -12,11 +12,12 @@ from transformers.utils import logging
 
 from .delta_arguments import DeltaTrainingArguments
 from .depth_dropout import draw_layers
-from .losses.feature_alignment import feature_alignment_loss
 from .losses.knowledge_distillation import knowledge_distillation_loss
 from .losses.masked_lm import masked_lm_losses, token_mean
 from .losses.upgrade_hinge import upgrade_hinge_loss
 from .matryoshka_trainer import MatryoshkaTrainer
+from .tap_states import find_taps, tap_alignment, tap_residual, token_mask
+from .three_phases import PhaseUpdates, PhaseWeights, oversampled, phase_weights
 
 
 logger = logging.get_logger(__name__)
@@ -29,11 +30,13 @@ class FullPass(NamedTuple):
         layers (`tuple[int, ...]`, *optional*): Layers that the full budget trains, if not all.
         output (`MaskedLMOutput`, *optional*): Of the whole full budget, with gradients if it is what the step trains.
         teacher_logits (`torch.Tensor`, *optional*): Of the teacher, at the labelled positions.
+        teacher_states (`tuple[torch.Tensor]`, *optional*): Its hidden states, of one of the shape of the full budget.
     """
 
     layers: tuple[int, ...] | None
     output: MaskedLMOutput | None
     teacher_logits: torch.Tensor | None
+    teacher_states: tuple[torch.Tensor, ...] | None
 
 
 class LevelPass(NamedTuple):
@@ -60,9 +63,17 @@ class DeltaTrainer(MatryoshkaTrainer):
     than itself, and a pass without gradient costs a third of one with it. Logged as the loss of the full
     budget is that of the pass that is trained.
 
+    Where a batch has several maskings (`PackedMlmCollator(maskings=...)`), the smaller budgets predict other tokens of
+    its rows than the full one: what they share then learns of more tokens in a step, which is worth more than that
+    their gradients agree.
+
+    With `enable_three_phase` what is on, and how much it weighs, follows from the step ([`phase_weights`]).
+
     Args:
         teacher (`PreTrainedModel`, *optional*): A masked language model of the same vocabulary that takes the same
             batches. It teaches all budgets, also the full one, in its place. It is put in evaluation mode and frozen.
+            If it has the layers and the hidden size of the full budget, the delta residual is that to its hidden
+            states, too.
         kwargs: Arguments of `transformers.Trainer`. Batches come from `DataCollatorForLanguageModeling`, or from a
             [`PackedMlmCollator`] with the model's config; that one needs the callback [`MaskEpochs`].
 
@@ -79,9 +90,18 @@ class DeltaTrainer(MatryoshkaTrainer):
         self.config = self.accelerator.unwrap_model(self.model).config
         self.full = len(self.levels) - 1
         self.budgets = [self.config.budget(level) for level in range(len(self.levels))]
+        # Whether a teacher's hidden states are those that the full budget could have.
+        self.teacher_fits = teacher is not None and all(
+            getattr(teacher.config, name) == getattr(self.config, name)
+            for name in ("hidden_size", "num_hidden_layers")
+        )
         self._check_teacher(teacher)
         self.teacher = None if teacher is None else teacher.to(self.args.device).eval().requires_grad_(False)
-        self.taps = self._find_taps() if self.args.enable_cscf else {}
+        self.taps: dict[int, list[int]] = {}
+        if self.args.enable_cscf or self.args.enable_delta_residual:
+            self._set_taps()
+        if self.args.enable_three_phase:
+            self.add_callback(PhaseUpdates())
         depth = self.budgets[-1].depth
         if self.args.enable_delta_depth and all(budget.depth == depth for budget in self.budgets):
             raise ValueError(
@@ -98,26 +118,41 @@ class DeltaTrainer(MatryoshkaTrainer):
                 f"{self.config.vocab_size}; their predictions can be compared only over the same tokens"
             )
         in_place = self.args.enable_cscf or (self.args.enable_kd and teacher is None)
+        in_place = in_place or (self.args.enable_delta_residual and not self.teacher_fits)
         if in_place and self.args.level_schedule == "ascending" and self.full > 0:
             raise ValueError(
                 "level_schedule 'ascending' trains the full budget last, so that it has nothing to teach before: use "
-                "'constant' or 'descending', or a teacher of its own and enable_cscf=False"
+                "'constant' or 'descending', or a teacher of its own, without enable_cscf and, unless it has the "
+                "model's shape, enable_delta_residual"
             )
 
-    def _find_taps(self) -> dict[int, list[int]]:
-        """The layers at which each smaller level is aligned."""
-        depth, given = self.budgets[-1].depth, self.args.tap_layers
-        layers = [self.config.level_sizes(level).layers for level in range(len(self.levels))]
-        for tap in given or []:
-            if not 0 <= tap < depth:
-                raise ValueError(f"tap_layers has {tap}, but the model has the layers 0 to {depth - 1}")
-        taps = sorted(set(given or [run[-1] for run in layers]))
-        found = {level: [tap for tap in taps if tap in layers[level]] for level in range(self.full)}
-        clipped = [level for level, kept in found.items() if len(kept) < len(taps)]
-        if given and clipped:
-            kept = ", ".join(f"{self.levels[level]} at {found[level] or 'none'}" for level in clipped)
+    def _set_taps(self) -> None:
+        taps, self.taps = find_taps(self.config, self.args.tap_layers)
+        clipped = [level for level, kept in self.taps.items() if len(kept) < len(taps)]
+        if self.args.tap_layers and clipped:
+            kept = ", ".join(f"{self.levels[level]} at {self.taps[level] or 'none'}" for level in clipped)
             logger.warning(f"A budget does not run all tap_layers and is aligned at those it does: {kept}.")
-        return found
+        # What is beyond the smallest level. In place, nothing is above the full one that it could explain.
+        self.deltas = {level: kept for level, kept in self.taps.items() if level and kept}
+        if self.teacher_fits and self.full:
+            self.deltas[self.full] = taps
+        self.deltas = {level: kept for level, kept in self.deltas.items() if self.config.fits_in(0, level)}
+        if self.args.enable_delta_residual and not self.deltas:
+            raise ValueError(
+                "enable_delta_residual needs a budget between the smallest and the full one (with a tap layer), or a "
+                f"teacher with {self.config.num_hidden_layers} layers of width {self.config.hidden_size}, but there "
+                "is neither"
+            )
+
+    @property
+    def phase(self) -> PhaseWeights:
+        """What each part weighs in this step."""
+        return phase_weights(self.state.global_step, self.state.max_steps, self.args)
+
+    def _step_levels(self) -> list[int]:
+        share = self.phase.oversample
+        sampler = self.level_sampler if share is None else oversampled(self.level_sampler, share)
+        return sampler.sample(self.state.global_step, self.progress)
 
     def batch_weight(self, inputs: dict[str, Any]) -> torch.Tensor:
         return (inputs["labels"] != -100).sum()
@@ -146,7 +181,7 @@ class DeltaTrainer(MatryoshkaTrainer):
         """The full budget's pass and the teacher's predictions; `None` in evaluation."""
         if not model.training:
             return None
-        levels, args = self._step_levels(), self.args
+        levels, args, phase = self._step_levels(), self.args, self.phase
         layers = None
         if args.enable_delta_depth:
             depths = [budget.depth for budget in self.budgets]
@@ -156,29 +191,38 @@ class DeltaTrainer(MatryoshkaTrainer):
                 self.progress,
                 self.config.layer_order or range(self.config.num_hidden_layers),
                 depths,
-                start=args.depth_dropout,
-                end=args.depth_dropout_end,
+                start=phase.depth_dropout,
+                end=phase.depth_dropout,
                 drop_path=args.drop_path,
             )
-        output, teacher_logits = None, None
+        output, teacher_logits, teacher_states = None, None, None
+        in_place = phase.zeta_cscf or (phase.beta_delta and not self.teacher_fits)
         if self.full in levels and layers is None:
             output = self._run(model, inputs, self.full)
-        elif levels != [self.full] and (args.enable_cscf or (args.enable_kd and self.teacher is None)):
-            with torch.no_grad():
-                output = self._run(model, inputs, self.full)
-            # What autocast keeps of the weights in here may have no gradient (before torch 2.13 it has none).
-            torch.clear_autocast_cache()
+        elif levels != [self.full] and (in_place or (args.enable_kd and self.teacher is None)):
+            output = self._without_gradient(model, inputs, self.full)
         if self.teacher is not None:
-            with torch.no_grad():
-                teacher_logits = at_labels(self.teacher(**inputs).logits, inputs["labels"])
+            taught = self._teach(inputs, output_hidden_states=self.teacher_fits and phase.beta_delta > 0)
+            teacher_logits, teacher_states = at_labels(taught.logits, inputs["labels"]), taught.hidden_states
         elif args.enable_kd and output is not None:
             teacher_logits = at_labels(output.logits, inputs["labels"])
-        return FullPass(layers, output, teacher_logits)
+        return FullPass(layers, output, teacher_logits, teacher_states)
 
     def _run(
         self, model: nn.Module, inputs: dict[str, Any], level: int, layers: tuple[int, ...] | None = None
     ) -> MaskedLMOutput:
-        return model(**inputs, level=level, layers=layers, output_hidden_states=bool(self.taps))
+        return model(**once(inputs), level=level, layers=layers, output_hidden_states=bool(self.taps))
+
+    @torch.no_grad()
+    def _teach(self, inputs: dict[str, Any], **kwargs) -> MaskedLMOutput:
+        return self.teacher(**once(inputs), **kwargs)
+
+    def _without_gradient(self, model: nn.Module, inputs: dict[str, Any], level: int) -> MaskedLMOutput:
+        with torch.no_grad():
+            output = self._run(model, inputs, level)
+        # What autocast keeps of the weights in here may have no gradient (before torch 2.13 it has none).
+        torch.clear_autocast_cache()
+        return output
 
     def level_loss(
         self,
@@ -189,6 +233,8 @@ class DeltaTrainer(MatryoshkaTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> tuple[torch.Tensor, MaskedLMOutput | LevelPass]:
         """Loss of one level, a mean over the labelled tokens of the micro-batch; in evaluation the cross-entropy."""
+        if shared is not None and level != self.full and "other_maskings" in inputs:
+            inputs, shared = self._own_masking(model, inputs, level, shared)
         labels, is_full = inputs["labels"], level == self.full
         if shared is not None and is_full and shared.layers is None:
             output = shared.output
@@ -205,6 +251,28 @@ class DeltaTrainer(MatryoshkaTrainer):
             loss = (1 - share) * loss + share * distilled
         return loss, LevelPass(losses, output.hidden_states)
 
+    def _own_masking(
+        self, model: nn.Module, inputs: dict[str, Any], level: int, shared: FullPass
+    ) -> tuple[dict[str, Any], FullPass]:
+        """The batch with the masks of a smaller level, and what the teacher says of those."""
+        others = inputs["other_maskings"]
+        if self.taps or self.args.enable_mug:
+            raise ValueError(
+                "budgets with masks of their own cannot be compared token by token: switch off enable_cscf, "
+                "enable_mug and enable_delta_residual, or the maskings of the collator"
+            )
+        if len(others) < self.full:
+            raise ValueError(
+                f"a batch has {len(others) + 1} maskings, but there are {self.full + 1} budgets; let the collator "
+                "make one for each"
+            )
+        inputs = {**once(inputs), **others[level]}
+        if not self.args.enable_kd:
+            return inputs, shared
+        in_place = self.teacher is None
+        taught = self._without_gradient(model, inputs, self.full) if in_place else self._teach(inputs)
+        return inputs, shared._replace(teacher_logits=at_labels(taught.logits, inputs["labels"]))
+
     def tie_losses(
         self,
         model: nn.Module,
@@ -212,38 +280,37 @@ class DeltaTrainer(MatryoshkaTrainer):
         outputs: dict[int, LevelPass],
         shared: FullPass | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Feature alignment (`cscf`) and upgrade hinge (`mug`), weighted; none in evaluation."""
-        terms = {}
+        """Feature alignment (`cscf`), delta residual (`delta`) and upgrade hinge (`mug`), weighted; none in
+        evaluation."""
+        terms, phase = {}, self.phase
         if shared is None:
             return terms
-        aligned = [self._alignment(inputs, level, outputs[level], shared) for level in outputs if self.taps.get(level)]
+        encoder, mask = self.accelerator.unwrap_model(self.model), token_mask(inputs)
+        states = {level: level_pass.hidden_states for level, level_pass in outputs.items()}
+        # A shortened full budget reaches nothing, and is not the larger one of any pair.
+        whole = [level for level in outputs if level != self.full or shared.layers is None]
+        aligned = {level: self.taps[level] for level in outputs if phase.zeta_cscf and self.taps.get(level)}
         if aligned:
-            terms["cscf"] = self.args.zeta_cscf * torch.stack(aligned).mean()
-        if self.args.enable_mug:
-            # A shortened full budget is not the larger one of any pair.
-            whole = [level for level in outputs if level != self.full or shared.layers is None]
+            distance = tap_alignment(encoder, aligned, states, shared.output.hidden_states, mask)
+            terms["cscf"] = phase.zeta_cscf * distance
+        beyond = {level: self.deltas[level] for level in whole if phase.beta_delta and level in self.deltas}
+        if beyond:
+            base = states[0] if 0 in states else self._without_gradient(model, inputs, 0).hidden_states
+            target = shared.teacher_states if self.teacher_fits else shared.output.hidden_states
+            terms["delta"] = phase.beta_delta * tap_residual(encoder, beyond, states, base, target, mask)
+        if phase.rho_mug:
             pairs = [(a, b) for a, b in combinations(whole, 2) if self.budgets[a].fits_in(self.budgets[b])]
             if pairs:
                 losses = {level: outputs[level].token_losses for level in whole}
-                terms["mug"] = self.args.rho_mug * upgrade_hinge_loss(losses, pairs, self.args.mug_margin)
+                terms["mug"] = phase.rho_mug * upgrade_hinge_loss(losses, pairs, self.args.mug_margin)
         return terms
 
-    def _alignment(self, inputs: dict[str, Any], level: int, level_pass: LevelPass, shared: FullPass) -> torch.Tensor:
-        encoder = self.accelerator.unwrap_model(self.model)
-        layers, last = self.config.level_sizes(level).layers, self.config.num_hidden_layers - 1
-        states, targets = [], []
-        for tap in self.taps[level]:
-            state, target = level_pass.hidden_states[layers.index(tap) + 1], shared.output.hidden_states[tap + 1]
-            if tap == layers[-1] < last:
-                # The level ends here, which may add a norm that is not between the layers of the full budget.
-                with torch.no_grad():
-                    target = encoder.exit_states(target[..., : state.shape[-1]])
-            states.append(state)
-            targets.append(target)
-        # Packed rows have no such mask; there all but the few positions after the last document are real tokens.
-        mask = inputs.get("attention_mask")
-        is_mask = isinstance(mask, torch.Tensor) and mask.ndim == 2
-        return feature_alignment_loss(states, targets, mask.bool() if is_mask else None)
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "learning_rate" in logs:
+            # That of the last step, as the schedule has it.
+            done = phase_weights(self.state.global_step - 1, self.state.max_steps, self.args)
+            logs["learning_rate"] *= done.learning_rate
+        super().log(logs, start_time)
 
     def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs) -> EvalLoopOutput:
         output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
@@ -254,6 +321,11 @@ class DeltaTrainer(MatryoshkaTrainer):
             total = sum(weight * loss for weight, loss in zip(weights, losses, strict=True))
             output.metrics[f"{metric_key_prefix}_loss"] = total / sum(weights)
         return output
+
+
+def once(inputs: dict[str, Any]) -> dict[str, Any]:
+    """A batch with its first masking only, as models take it."""
+    return {name: value for name, value in inputs.items() if name != "other_maskings"}
 
 
 def at_labels(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

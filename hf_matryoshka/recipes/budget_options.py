@@ -1,6 +1,11 @@
 """The options that say which budgets a model gets, the same in all recipes of Delta encoders."""
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig
 
 
 @dataclass
@@ -56,3 +61,27 @@ class BudgetOptions:
         self.budgets = [list(entry) for entry in zip(*parts, strict=True)]
         for name in names:
             setattr(self, name, None)
+
+
+def base_budgets(config: "PreTrainedConfig", base_ratio: float | None, base_heads: int | None) -> list[list]:
+    """Three budgets: the base with half of the layers, the full size, and one half way between.
+
+    Args:
+        config (`PreTrainedConfig`): A nested one with the full size; its smallest budget has the heads of the base, if
+            they are not given.
+        base_ratio (`float`, *optional*): Share of the feed-forward width that the base has; by default half.
+        base_heads (`int`, *optional*): Its heads.
+
+    Raises:
+        ValueError: If the model has fewer heads.
+    """
+    width, heads, depth = config.budgets[-1]
+    ratio, base = base_ratio or 0.5, base_heads or config.budgets[0][1]
+    if base > heads:
+        raise ValueError(f"base_heads {base} is more than the {heads} heads of the model")
+    budgets = []
+    for share in (0.0, 0.5, 1.0):
+        layers, part = max(1, round((1 + share) / 2 * depth)), ratio + share * (1 - ratio)
+        widths = part * width if isinstance(width, (int, float)) else [part * each for each in width[:layers]]
+        budgets.append([widths, round(base + share * (heads - base)), layers])
+    return [budget for number, budget in enumerate(budgets) if budget not in budgets[:number]]

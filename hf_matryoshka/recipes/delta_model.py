@@ -1,6 +1,7 @@
 """The nested masked language model of a recipe: from scratch, or from a BERT or ModernBERT checkpoint."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from ..data.packing_info import check_vocabulary, load_packing_info
 from ..data.tokens import check_max_length, load_tokenizer, vocabulary_fingerprint
 from ..data.train_tokenizer import check_vocab_size
 from ..modeling import DeltaBertConfig, DeltaBertForMaskedLM, DeltaModernBertConfig, DeltaModernBertForMaskedLM
+from .budget_options import base_budgets
 from .delta_recipe import SHAPES, DeltaRecipe
 
 
@@ -67,7 +69,11 @@ def build_config(
 def _build_config(
     recipe: DeltaRecipe, tokenizer: PreTrainedTokenizerBase | None
 ) -> tuple[PreTrainedConfig, type[PreTrainedModel]]:
-    names = ("budgets", "residual", "layer_order")
+    if recipe.base_ratio is not None or recipe.base_heads is not None:
+        plain = replace(recipe, base_ratio=None, base_heads=None)
+        budgets = base_budgets(_build_config(plain, tokenizer)[0], recipe.base_ratio, recipe.base_heads)
+        return _build_config(replace(plain, budgets=budgets), tokenizer)
+    names = ("budgets", "residual", "layer_order", "budget_norms")
     options = {name: getattr(recipe, name) for name in names if getattr(recipe, name) is not None}
     if recipe.base_model_path is not None:
         config, model_class = read_config(recipe.base_model_path, **options)

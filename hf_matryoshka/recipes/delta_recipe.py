@@ -77,6 +77,19 @@ class DeltaRecipe(BudgetOptions):
         default=None,
         metadata={"help": "Spread of random weights; by default 0.02 * (768 / hidden_size)**0.5."},
     )
+    base_ratio: float | None = field(
+        default=None,
+        metadata={
+            "help": "Share of the feed-forward width that the smallest budget has; with half of the layers, and one "
+            "budget half way to the full one."
+        },
+    )
+    base_heads: int | None = field(
+        default=None, metadata={"help": "Heads that the smallest budget has (with base_ratio, which is 0.5 then)."}
+    )
+    budget_norms: bool | None = field(
+        default=None, metadata={"help": "Give each budget its own gain and shift in every norm; no by default."}
+    )
     rewire: bool | None = field(
         default=None,
         metadata={
@@ -85,6 +98,9 @@ class DeltaRecipe(BudgetOptions):
     )
     max_length: int = field(default=512, metadata={"help": "Tokens of a packed row."})
     mlm_probability: float = field(default=0.3, metadata={"help": "Share of the tokens to predict."})
+    level_maskings: bool = field(
+        default=False, metadata={"help": "Mask each row anew for every budget, so that a step learns more of it."}
+    )
     validation_fraction: float = field(
         default=0.05, metadata={"help": "Part of the texts held out, by document, to report the loss on; 0: none."}
     )
@@ -111,7 +127,11 @@ class DeltaRecipe(BudgetOptions):
             raise ValueError(
                 f"text_field has {len(self.text_field)} names for {len(self.texts)} files; give one, or one a file"
             )
-        for name in ("max_documents", "max_length", "num_proc", "validation_rows", *SHAPES):
+        if self.budgets is not None and (self.base_ratio is not None or self.base_heads is not None):
+            raise ValueError("give budgets, or base_ratio and base_heads to build some, not both")
+        if self.base_ratio is not None and not 0 < self.base_ratio <= 1:
+            raise ValueError(f"base_ratio must be above 0 and up to 1, but is {self.base_ratio}")
+        for name in ("max_documents", "max_length", "num_proc", "validation_rows", "base_heads", *SHAPES):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, but is {value}")

@@ -220,7 +220,8 @@ def _train(
 ) -> dict[str, Any]:
     """Trains the model in place; what the report says about it."""
     masking = {"mlm_probability": recipe.mlm_probability}
-    collator = PackedMlmCollator(tokenizer, model.config, seed=recipe.seed, **masking)
+    maskings = len(model.config.levels) if recipe.level_maskings else 1
+    collator = PackedMlmCollator(tokenizer, model.config, maskings=maskings, seed=recipe.seed, **masking)
     trainer = RunTrainer(
         model=model,
         args=args,

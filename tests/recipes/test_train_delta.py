@@ -103,6 +103,21 @@ def test_from_scratch(scratch, texts):
     assert 0.1 < len(parts["validation"]) / len(found) < 0.3
 
 
+def test_every_budget_can_have_masks_of_its_own(texts, tmp_path, monkeypatch):
+    seen = []
+    real = training.RunTrainer.compute_loss
+
+    def compute_loss(self, model, inputs, *args, **kwargs):
+        seen.append((model.training, len(inputs.get("other_maskings", ()))))
+        return real(self, model, inputs, *args, **kwargs)
+
+    monkeypatch.setattr(training.RunTrainer, "compute_loss", compute_loss)
+    settings = {**ARGUMENTS, "max_steps": 2, "level_sampling": "all", "enable_kd": False}
+    training.train_delta(recipe(texts, level_maskings=True), tmp_path / "run", settings)
+    # Held-out rows are masked once, for all budgets alike.
+    assert set(seen) == {(True, 1), (False, 0)}
+
+
 def test_a_finished_run_is_read_and_another_one_is_refused(scratch, texts, monkeypatch):
     trained, folder = scratch
     monkeypatch.setattr(training.RunTrainer, "train", None)
