@@ -132,6 +132,29 @@ class BudgetedModelMixin(NestedModelMixin):
             "bytes_per_vector": 4 * sizes.hidden,
         }
 
+    def routed_macs(self, level: int | str | None = None, sequence_length: int = 128) -> list[int]:
+        """Multiplications a token that token routing can leave out.
+
+        Args:
+            level (`int`, `str` or `None`): The level, `None` for the largest.
+            sequence_length (`int`, *optional*, defaults to 128): Tokens of a text.
+
+        Returns:
+            `list[int]`: Those of each routed layer, from the input on: of its feed-forward network, and of what its
+            attention does after the projections, which serve all tokens.
+
+        Raises:
+            ValueError: If the level does not exist.
+        """
+        sizes, routed = self.config.level_sizes(level), []
+        for layer, columns in zip(sizes.layers, sizes.intermediate, strict=True):
+            base_heads, base_columns = self.config.base_sizes(layer)
+            if (base_heads, base_columns) != (sizes.heads, columns):
+                attention = (sizes.heads - base_heads) * sizes.head_dim
+                macs = attention * (sizes.hidden + 2 * self._attention_span(layer, sequence_length))
+                routed.append(macs + self.mlp_matrices * sizes.hidden * (columns - base_columns))
+        return routed
+
     def _head_macs(self, hidden: int) -> int:
         """Multiplications of the head for one token."""
         return 0

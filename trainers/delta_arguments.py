@@ -25,6 +25,11 @@ class DeltaTrainingArguments(MatryoshkaTrainingArguments):
         depth_dropout (`float`, *optional*, defaults to 0.5), depth_dropout_end (`float`, *optional*, defaults to 0.1),
             drop_path (`float`, *optional*, defaults to 0.2).
 
+    Parameters that control token routing:
+        enable_token_delta (`bool`, *optional*, defaults to `False`), token_shares (`list[float]`, *optional*, defaults
+            to `[0.25, 0.5, 0.75, 1.0]`), preview_weight (`float`, *optional*, defaults to 0.1), gamma_budget (`float`,
+            *optional*, defaults to 0.0): See [`~modeling.token_routing.TokenRouting`].
+
     Parameters that control the phases (see [`~trainers.three_phases.phase_weights`]):
         enable_three_phase (`bool`, *optional*, defaults to `False`), phase_boundaries (`list[float]`, *optional*,
             defaults to `[1/3, 2/3]`): Packing, residualisation and calibration, and where the last two begin.
@@ -110,6 +115,21 @@ class DeltaTrainingArguments(MatryoshkaTrainingArguments):
     calibration_lr_factor: float = field(
         default=0.3, metadata={"help": "In the third phase, factor on the learning rate of the schedule."}
     )
+    enable_token_delta: bool = field(
+        default=False,
+        metadata={
+            "help": "Compute what lies beyond the smallest budget for some tokens of a text only, those for which it "
+            "is predicted to do the most."
+        },
+    )
+    token_shares: list[float] = field(
+        default_factory=lambda: [0.25, 0.5, 0.75, 1.0],
+        metadata={"help": "Shares of these tokens; each step draws one."},
+    )
+    preview_weight: float = field(default=0.1, metadata={"help": "Weight of the loss of these predictions."})
+    gamma_budget: float = field(
+        default=0.0, metadata={"help": "Weight of the penalty for more FLOPs than the share of a step stands for."}
+    )
     routing_temperature: float = field(
         default=1.0, metadata={"help": "How soft token routing chooses; until the third phase, if there are phases."}
     )
@@ -136,7 +156,10 @@ class DeltaTrainingArguments(MatryoshkaTrainingArguments):
                     "device; train without it"
                 )
         super().__post_init__()
-        for name in ("alpha_kd", "zeta_cscf", "rho_mug", "mug_margin", "beta_delta"):
+        if not self.token_shares or not all(0 < share <= 1 for share in self.token_shares):
+            raise ValueError(f"token_shares must be numbers above 0 and up to 1, but is {self.token_shares}")
+        names = ("alpha_kd", "zeta_cscf", "rho_mug", "mug_margin", "beta_delta", "preview_weight", "gamma_budget")
+        for name in names:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}")
         for name in ("kd_temperature", "routing_temperature", "routing_temperature_end"):

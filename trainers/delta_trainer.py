@@ -10,6 +10,7 @@ from transformers.modeling_outputs import MaskedLMOutput
 from transformers.trainer_utils import EvalLoopOutput
 from transformers.utils import logging
 
+from ..modeling.token_routing import TokenRouting
 from .delta_arguments import DeltaTrainingArguments
 from .depth_dropout import draw_layers
 from .losses.knowledge_distillation import knowledge_distillation_loss
@@ -18,6 +19,7 @@ from .losses.upgrade_hinge import upgrade_hinge_loss
 from .matryoshka_trainer import MatryoshkaTrainer
 from .tap_states import find_taps, tap_alignment, tap_residual, token_mask
 from .three_phases import PhaseUpdates, PhaseWeights, oversampled, phase_weights
+from .token_delta import draw_share, preview_loss, routing_penalty
 
 
 logger = logging.get_logger(__name__)
@@ -102,6 +104,9 @@ class DeltaTrainer(MatryoshkaTrainer):
             self._set_taps()
         if self.args.enable_three_phase:
             self.add_callback(PhaseUpdates())
+        self.routings: list[tuple[int, TokenRouting]] = []
+        if self.args.enable_token_delta and not self.config.token_routing:
+            raise ValueError("enable_token_delta needs a model with config.token_routing=True, which this one has not")
         depth = self.budgets[-1].depth
         if self.args.enable_delta_depth and all(budget.depth == depth for budget in self.budgets):
             raise ValueError(
@@ -181,6 +186,7 @@ class DeltaTrainer(MatryoshkaTrainer):
         """The full budget's pass and the teacher's predictions; `None` in evaluation."""
         if not model.training:
             return None
+        self.routings = []
         levels, args, phase = self._step_levels(), self.args, self.phase
         layers = None
         if args.enable_delta_depth:
@@ -211,7 +217,15 @@ class DeltaTrainer(MatryoshkaTrainer):
     def _run(
         self, model: nn.Module, inputs: dict[str, Any], level: int, layers: tuple[int, ...] | None = None
     ) -> MaskedLMOutput:
-        return model(**once(inputs), level=level, layers=layers, output_hidden_states=bool(self.taps))
+        kwargs = {}
+        # What only teaches runs on all tokens, and so does a shortened full budget.
+        if self.args.enable_token_delta and level and layers is None and model.training and torch.is_grad_enabled():
+            share = draw_share(self.args.seed, self.state.global_step, self.args.token_shares)
+            if self.phase.token_routing and share < 1:
+                kwargs["routing"] = TokenRouting(share, self.phase.routing_temperature)
+                self.routings.append((level, kwargs["routing"]))
+        states = bool(self.taps)
+        return model(**once(inputs), level=level, layers=layers, output_hidden_states=states, **kwargs)
 
     @torch.no_grad()
     def _teach(self, inputs: dict[str, Any], **kwargs) -> MaskedLMOutput:
@@ -280,8 +294,8 @@ class DeltaTrainer(MatryoshkaTrainer):
         outputs: dict[int, LevelPass],
         shared: FullPass | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Feature alignment (`cscf`), delta residual (`delta`) and upgrade hinge (`mug`), weighted; none in
-        evaluation."""
+        """Feature alignment (`cscf`), delta residual (`delta`), upgrade hinge (`mug`), and of token routing the loss
+        of the previews (`preview`) and the budget penalty (`budget`), weighted; none in evaluation."""
         terms, phase = {}, self.phase
         if shared is None:
             return terms
@@ -303,6 +317,12 @@ class DeltaTrainer(MatryoshkaTrainer):
             if pairs:
                 losses = {level: outputs[level].token_losses for level in whole}
                 terms["mug"] = phase.rho_mug * upgrade_hinge_loss(losses, pairs, self.args.mug_margin)
+        routings = [(level, routing) for level, routing in self.routings if routing.shares]
+        if routings:
+            terms["preview"] = self.args.preview_weight * preview_loss(routings)
+            if self.args.gamma_budget:
+                length = inputs["input_ids"].shape[-1]
+                terms["budget"] = self.args.gamma_budget * routing_penalty(encoder, routings, length)
         return terms
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

@@ -73,7 +73,7 @@ def _build_config(
         plain = replace(recipe, base_ratio=None, base_heads=None)
         budgets = base_budgets(_build_config(plain, tokenizer)[0], recipe.base_ratio, recipe.base_heads)
         return _build_config(replace(plain, budgets=budgets), tokenizer)
-    names = ("budgets", "residual", "layer_order", "budget_norms")
+    names = ("budgets", "residual", "layer_order", "budget_norms", "token_routing")
     options = {name: getattr(recipe, name) for name in names if getattr(recipe, name) is not None}
     if recipe.base_model_path is not None:
         config, model_class = read_config(recipe.base_model_path, **options)

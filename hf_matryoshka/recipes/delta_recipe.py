@@ -90,6 +90,10 @@ class DeltaRecipe(BudgetOptions):
     budget_norms: bool | None = field(
         default=None, metadata={"help": "Give each budget its own gain and shift in every norm; no by default."}
     )
+    token_routing: bool | None = field(
+        default=None,
+        metadata={"help": "Give each layer what it needs to route tokens; by default as enable_token_delta says."},
+    )
     rewire: bool | None = field(
         default=None,
         metadata={

@@ -4,7 +4,7 @@ import hashlib
 import json
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -109,6 +109,14 @@ def train_delta(
     if "output_dir" in training:
         raise ValueError("output_dir is the folder of the run; it is no training argument")
     args = delta_arguments(Path(output_dir) / "checkpoints", recipe, training)
+    if args.enable_token_delta and recipe.token_routing is None:
+        recipe = replace(recipe, token_routing=True)
+    compared = [name for name in ("enable_cscf", "enable_mug", "enable_delta_residual") if getattr(args, name)]
+    if recipe.level_maskings and compared:
+        raise ValueError(
+            f"{compared[0]} compares budgets token by token, but with level_maskings each predicts other tokens; "
+            "switch one of them off"
+        )
     build_config(recipe, None)
     tokenizer = find_tokenizer(recipe)
     config, model_class = build_config(recipe, tokenizer)

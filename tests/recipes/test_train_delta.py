@@ -114,6 +114,8 @@ def test_every_budget_can_have_masks_of_its_own(texts, tmp_path, monkeypatch):
     monkeypatch.setattr(training.RunTrainer, "compute_loss", compute_loss)
     settings = {**ARGUMENTS, "max_steps": 2, "level_sampling": "all", "enable_kd": False}
     training.train_delta(recipe(texts, level_maskings=True), tmp_path / "run", settings)
+    with pytest.raises(ValueError, match="enable_mug compares budgets token by token, but with level_maskings each"):
+        training.train_delta(recipe(texts, level_maskings=True), tmp_path / "no", {**settings, "enable_mug": True})
     # Held-out rows are masked once, for all budgets alike.
     assert set(seen) == {(True, 1), (False, 0)}
 
