@@ -2,7 +2,7 @@
 
 import typer
 
-from . import embed, evaluate, export, family, hub, pack, push, quickstart, select, train
+from . import ablate, certify, embed, evaluate, export, family, hub, pack, push, quickstart, select, train
 
 
 app = typer.Typer(
@@ -13,6 +13,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(quickstart.quickstart)
+app.command()(ablate.ablate)
+app.command()(certify.certify)
 app.command()(embed.embed)
 app.command()(evaluate.evaluate)
 app.command(cls=export.BudgetsCommand)(export.export)

@@ -1,6 +1,7 @@
 """`hf-matryoshka export`."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -101,6 +102,7 @@ def export(
         # With commas as well, as the lists of other commands.
         levels = [encoder.level(part) for budget in budgets for part in budget.split(",")] if budgets else None
         loaded, what = encoder.model, {"tokenizer": encoder.tokenizer, "levels": levels}
+        card = replace(card, certificate=encoder.certificate)
     family = export_family(
         loaded,
         output,

@@ -95,6 +95,37 @@ def quality_tables(curves: Sequence[Curve], level: str | None = None) -> list[di
     return shown
 
 
+def certificate_section(manifest: Manifest) -> dict[str, Any] | None:
+    """What a card says about the certificate of a family; `None` if it has none.
+
+    Args:
+        manifest ([`Manifest`]): That of the repo.
+
+    Returns:
+        `dict`: `rows` of cells (smaller and larger level, the repo's own in bold; gate of neighbours; difference with
+        its bounds; whether it is certified), `outside` (names of levels that it says nothing about), `inexact` (why
+        gates of 0 are not the smaller level).
+    """
+    certificate = manifest.certificate
+    if certificate is None:
+        return None
+    gates = {(gate.smaller, gate.larger): f"{gate.alpha:g}" for gate in certificate.gates}
+    rows = [
+        [
+            *(_row([name], bold=name == manifest.this)[0] for name in (pair.smaller, pair.larger)),
+            gates.get((pair.smaller, pair.larger), ""),
+            f"{pair.difference:+.4f} [{pair.low:+.4f}, {pair.high:+.4f}]",
+            "yes" if pair.certified else "no",
+        ]
+        for pair in certificate.pairs
+    ]
+    return {
+        "rows": rows,
+        "outside": [level.name for level in manifest.levels if level.name not in certificate.chain],
+        "inexact": [gate.inexact for gate in certificate.gates if gate.inexact is not None],
+    }
+
+
 def _quality(level: FamilyLevel, key: tuple[str, str]) -> str:
     for score in level.quality:
         if (score["metric"], score["split"]) == key:

@@ -12,10 +12,11 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from .. import hub_cards
+from ..evaluation.certificate import Certificate
 from ..evaluation.curve import Curve
 from ..evaluation.plot import plot_curves
 from .card_metadata import card_metadata
-from .card_tables import family_table, quality_tables, sibling_placeholder
+from .card_tables import certificate_section, family_table, quality_tables, sibling_placeholder
 from .eval_results import EVAL_RESULTS_FOLDER, eval_result_files, repo_scores
 from .manifest import FULL, FamilyLevel, Manifest
 
@@ -49,6 +50,7 @@ class CardDetails:
         eval_task (`str`, *optional*): Task id of the Hub that it is about, for example `"text-retrieval"`; by default
             that of the model.
         limits (`Sequence[str]`, *optional*): Further sentences about what the model cannot do.
+        certificate ([`Certificate`], *optional*): What [`certify_run`] found; it also goes into the manifest.
 
     Raises:
         ValueError: If the Hub would refuse an id, or a text is given in place of a list.
@@ -66,6 +68,7 @@ class CardDetails:
     eval_name: str | None = None
     eval_task: str | None = None
     limits: Sequence[str] = ()
+    certificate: Certificate | None = None
 
     def __post_init__(self):
         for field in ("tags", "datasets", "limits"):
@@ -173,6 +176,8 @@ def _card_text(facts: CardFacts) -> str:
         details=details,
         sharded=facts.sharded and len(repo.levels) > 1,
         onnx=facts.onnx,
+        certificate=manifest.certificate,
+        certified=certificate_section(manifest),
         **facts.fields,
     )
     text = re.sub(r"[ \t]+$", "", str(card), flags=re.MULTILINE)

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -139,6 +140,7 @@ class ExportJob:
         details = card or CardDetails()
         if details.plot is not None and not Path(details.plot).is_file():
             raise FileNotFoundError(f"plot {details.plot} does not exist")
+        _check_certificate(details, model.config.levels)
         named = details.base_model or (model.config.base_model if adaptor else None)
         details = replace(details, base_model=_hub_id(named))
         base = load_base(base_model, model) if adaptor else None
@@ -207,6 +209,7 @@ class ExportJob:
             repos=repos,
             base_model=self.details.base_model,
             matryoshka_dims=exporter.matryoshka_dims(),
+            certificate=self.details.certificate,
         )
         manifest.write(folder)
         facts = CardFacts(
@@ -236,6 +239,16 @@ class ExportJob:
                         }
                     )
         return FamilyLevel(name, exporter.dim(name), cost, quality, exporter.budget(name))
+
+
+def _check_certificate(details: CardDetails, levels: Sequence[str]) -> None:
+    """Raise `ValueError` if a certificate is of another model."""
+    for level in [] if details.certificate is None else details.certificate.chain:
+        if level not in levels:
+            raise ValueError(
+                f"the certificate is about level {level}, which the model does not have; its levels are "
+                f"{', '.join(levels)}"
+            )
 
 
 def _hub_id(name: str | None) -> str | None:

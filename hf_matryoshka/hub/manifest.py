@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.certificate import Certificate
 from ..evaluation.curve import Curve, LevelPoint
 from ..modeling.budgets import Budget
 
@@ -89,6 +90,8 @@ class Manifest:
         base_model (`str`, *optional*): Hub id of the model it was made from.
         matryoshka_dims (`list[int]`): The output widths that were trained at every level whose own width (`dim`) is at
             least as large: what a stock repo of that level may take as `truncate_dim`.
+        certificate ([`Certificate`], *optional*): That no larger level of a chain loses to a smaller one, of a model
+            that was certified.
     """
 
     model_type: str
@@ -98,6 +101,7 @@ class Manifest:
     repos: list[FamilyRepo]
     base_model: str | None = None
     matryoshka_dims: list[int] = field(default_factory=list)
+    certificate: Certificate | None = None
 
     @property
     def repo(self) -> FamilyRepo:
@@ -144,7 +148,11 @@ class Manifest:
 
     def to_text(self) -> str:
         """The file; equal manifests give equal text."""
-        return json.dumps({"format_version": FORMAT_VERSION, **asdict(self)}, indent=2) + "\n"
+        data = asdict(self)
+        del data["certificate"]
+        if self.certificate is not None:
+            data["certificate"] = self.certificate.to_dict()
+        return json.dumps({"format_version": FORMAT_VERSION, **data}, indent=2) + "\n"
 
     @classmethod
     def from_text(cls, text: str | bytes, where: str) -> "Manifest":
@@ -170,7 +178,10 @@ class Manifest:
         try:
             levels = [FamilyLevel(**_known(FamilyLevel, level)) for level in data["levels"]]
             repos = [FamilyRepo(**_known(FamilyRepo, repo)) for repo in data["repos"]]
-            manifest = cls(**{**_known(cls, data), "levels": levels, "repos": repos})
+            found = data.get("certificate")
+            certificate = None if found is None else Certificate.from_dict(found)
+            parts = {"levels": levels, "repos": repos, "certificate": certificate}
+            manifest = cls(**{**_known(cls, data), **parts})
             _check_types(manifest)
         except (KeyError, TypeError, ValueError, AttributeError):
             raise ValueError(f"{where} is no manifest of a Matryoshka family; export the family again") from None

@@ -9,6 +9,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import modeling
+from ..evaluation.certificate import CERTIFICATE_FILE, Certificate
 from ..modeling.budgets import Budget, BudgetsMixin
 from ..modeling.configuration_matryoshka_adaptor import MatryoshkaAdaptorConfig
 from .progress import no_progress_bars
@@ -23,11 +24,13 @@ class TrainedEncoder:
         model (`PreTrainedModel` or `SentenceTransformer`): The model.
         tokenizer (`PreTrainedTokenizerBase`, *optional*): That of a model with a head; a `SentenceTransformer` has its
             own.
+        certificate ([`Certificate`], *optional*): That of a certified run, for the cards.
     """
 
     folder: Path
     model: PreTrainedModel | SentenceTransformer
     tokenizer: PreTrainedTokenizerBase | None
+    certificate: Certificate | None = None
 
     @property
     def config(self) -> BudgetsMixin:
@@ -67,7 +70,8 @@ def load_trained_encoder(path: str | os.PathLike, trust_remote_code: bool = Fals
             needed only for one with modules of sentence-transformers.
 
     Raises:
-        ValueError: If the folder holds another kind of model, or code that was not trusted.
+        ValueError: If the folder holds another kind of model, code that was not trusted, or a certificate that cannot
+            be read.
     """
     folder, config = _read_config(Path(path))
     if config.get("model_type") in (None, MatryoshkaAdaptorConfig.model_type):
@@ -82,8 +86,10 @@ def load_trained_encoder(path: str | os.PathLike, trust_remote_code: bool = Fals
             f"{folder} holds a model of the type {config['model_type']}, which has no levels; export an adaptor or a "
             f"{', '.join(heads)}"
         )
+    file = Path(path) / CERTIFICATE_FILE
+    certificate = Certificate.from_json(file) if file.is_file() else None
     if (folder / "modules.json").is_file():
-        return TrainedEncoder(folder, _load_sentence_encoder(folder, trust_remote_code), None)
+        return TrainedEncoder(folder, _load_sentence_encoder(folder, trust_remote_code), None, certificate)
     architecture = (config.get("architectures") or ["model of no class"])[0]
     if architecture not in heads:
         raise ValueError(f"{folder} holds a {architecture}, which is none of {', '.join(heads)}")
@@ -91,7 +97,7 @@ def load_trained_encoder(path: str | os.PathLike, trust_remote_code: bool = Fals
     if (folder / "tokenizer_config.json").is_file():
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     with no_progress_bars():
-        return TrainedEncoder(folder, heads[architecture].from_pretrained(folder).eval(), tokenizer)
+        return TrainedEncoder(folder, heads[architecture].from_pretrained(folder).eval(), tokenizer, certificate)
 
 
 def _read_config(path: Path) -> tuple[Path, dict]:

@@ -74,7 +74,7 @@ def encoder_layers(model: PreTrainedModel) -> list[EncoderLayer]:
     """
     if any(isinstance(part, (PeftModel, BaseTunerLayer)) for part in model.modules()):
         raise ValueError(
-            f"{type(model).__name__} has PEFT adapters, whose weights would be left in the old order; merge them "
+            f"{type(model).__name__} has PEFT adapters, whose weights would stay as they are; merge them "
             "first, with `model.merge_and_unload()`"
         )
     if isinstance(model, BertPreTrainedModel):
@@ -117,7 +117,7 @@ def _validate_weights(model: PreTrainedModel, layers: list[EncoderLayer]):
         if weight.is_meta or not weight.is_floating_point():
             raise ValueError(
                 f"the weight of {name} is {'on the meta device' if weight.is_meta else f'quantised ({weight.dtype})'} "
-                "and cannot be sorted; load the model with its weights in a floating-point type"
+                "and cannot be changed; load the model with its weights in a floating-point type"
             )
         if uses[id(weight)] > 1:
             raise ValueError(

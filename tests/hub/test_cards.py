@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from huggingface_hub import ModelCard
 
+from hf_matryoshka.evaluation.certificate import Certificate, CertifiedGate, PairDifference, Split
 from hf_matryoshka.evaluation.curve import Curve, LevelPoint
 from hf_matryoshka.hub.card_tables import sibling_placeholder
 from hf_matryoshka.hub.cards import PLOT_FILE, UNKNOWN_MODEL_ID, CardDetails, CardFacts, fill_repo_ids, write_card
@@ -96,6 +97,31 @@ def budgeted(manifest):
     return replace(manifest, levels=levels, matryoshka_dims=[8, 16, 32])
 
 
+def certificate(*differences, chain=("d4", "d8", "d32"), **fields):
+    """Of a chain, with the difference of each pair; its bounds are 0.01 apart from it."""
+    steps = list(zip(chain, chain[1:], strict=False))
+    pairs = [(chain[0], chain[1]), (chain[0], chain[-1]), (chain[1], chain[-1])][: len(differences)]
+    given = {
+        "metric": "nll",
+        "unit": "rows",
+        "chain": list(chain),
+        "gates": [CertifiedGate(*step, 0.25 * number) for number, step in enumerate(steps, start=1)],
+        "pairs": [
+            PairDifference(*pair, value, value - 0.01, value + 0.01, value + 0.01 <= 0, value > 0)
+            for pair, value in zip(pairs, differences, strict=True)
+        ],
+        "calibration": Split(900, 700, "ab"),
+        "certificate": Split(1000, 800, "cd"),
+        "tolerance": 0.0,
+        "confidence": 0.95,
+        "resamples": 10_000,
+        "date": "2026-01-02",
+        "changed": ["d8", "d32"],
+        "violations_before": 2,
+    }
+    return Certificate(**{**given, **fields})
+
+
 STOCK = dict.fromkeys(NAMES, "stock") | {"full": "remote_code"}
 NESTED = {"d4": "stock", "d8": "stock_padded", "d32": "remote_code", "full": "remote_code"}
 WHY = "it holds all levels in one, for which there is no stock class"
@@ -135,6 +161,20 @@ FACTS = {
         {"auto_class": "AutoModel", "pipeline_tag": "feature-extraction", "with_tokenizer": False},
         CardDetails(license="apache-2.0"),
         sharded=True,
+    ),
+    "model-certified": CardFacts(
+        replace(
+            manifest("d8", NESTED, curves=CURVES, **TYPE),
+            certificate=certificate(
+                -0.02,
+                -0.3,
+                0.005,
+                gates=[CertifiedGate("d4", "d8", 0.25), CertifiedGate("d8", "d32", 1.0, "d32 runs 2 more layers")],
+            ),
+        ),
+        "model.md",
+        MODEL,
+        CardDetails(),
     ),
     "encoder-stock": CardFacts(
         budgeted(manifest("d8", STOCK, curves=CURVES, model_type="delta_bert")),
@@ -252,6 +292,28 @@ def test_the_plot_lies_beside_its_card(written, tmp_path):
     folder = written(FACTS["adaptor-stock"], plot=tmp_path / "plot.png")
     assert (folder / PLOT_FILE).read_bytes() == b"png"
     assert f"\n\n![Quality against size]({PLOT_FILE})\n\n" in (folder / "README.md").read_text()
+
+
+def test_what_is_certified_is_said_in_one_sentence(written):
+    def text(*differences, **fields):
+        family = replace(FACTS["encoder-stock"].manifest, certificate=certificate(*differences, **fields))
+        return (written(replace(FACTS["encoder-stock"], manifest=family)) / "README.md").read_text()
+
+    card = text(-0.02, -0.3, -0.2)
+    assert "\n\n## Certificate\n\nEach level of this chain is inside the next: d4 → d8 → d32.\n\n**Cert" in card
+    assert "**Certified:** on data like these 1000 held-out rows, no larger level of the chain is worse than" in card
+    assert "a smaller one in mean `nll`, with 95% confidence for all 3 pairs together. Nothing is said about" in card
+    assert "about single rows, other data or other metrics.\n\n| smaller |" in card
+    assert "| d4 | **d8** | 0.25 | -0.0200 [-0.0300, -0.0100] | yes |\n| d4 | d32 |  | -0.3000" in card
+    assert "the certificate's rows the larger level had the higher mean in 2 of 3 pairs before, and in 0 of 3" in card
+    card = text(-0.02, chain=("d4", "d32"), tolerance=0.5, confidence=0.9, changed=[], violations_before=None)
+    assert "worse than a smaller one by more than 0.5 in mean `nll`, with 90% confidence. Nothing" in card
+    assert "other metrics, or the levels outside the chain: d8.\n" in card
+    assert "900 other held-out rows and changed nothing. On the certificate's rows" in card
+    assert "had the higher mean in 0 of 1 pair. Brackets" in card
+    card = text(0.02, 0.3, 0.2, unit="texts")
+    assert "**Not certified:** for none of the 3 pairs do these 1000 held-out texts show, with 95% confidence" in card
+    assert "**Certified" not in card and "| yes |" not in card
 
 
 def test_a_second_card_is_equal(written, tmp_path):

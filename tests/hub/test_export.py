@@ -10,6 +10,7 @@ import torch
 from peft import LoraConfig
 from sentence_transformers import SentenceTransformer
 
+from hf_matryoshka.evaluation.certificate import certify_chain, describe_split
 from hf_matryoshka.hub.adaptor_exporter import AdaptorExporter
 from hf_matryoshka.hub.cards import CardDetails
 from hf_matryoshka.hub.export import export_level
@@ -113,6 +114,15 @@ def test_bad_arguments(tmp_path, base, make_adaptor, level, kwargs, error, messa
         kwargs = {**kwargs, "base_model": base}
     with pytest.raises(error, match=message):
         export_level(make_adaptor(), level, tmp_path / "out", **kwargs)
+    assert not os.listdir(tmp_path)
+
+
+def test_a_certificate_of_another_model_is_refused(tmp_path, make_adaptor):
+    losses = {"d4": np.linspace(1, 2, 30), "d16": np.linspace(0, 1, 30)}
+    splits = {"calibration": describe_split(9, ["a"]), "certificate": describe_split(30, ["b"])}
+    certificate = certify_chain(losses, None, metric="nll", unit="rows", gates=[], resamples=50, **splits)
+    with pytest.raises(ValueError, match="is about level d16, which the model does not have; its levels are d4, d8"):
+        export_level(make_adaptor(), "d4", tmp_path / "out", card=CardDetails(certificate=certificate))
     assert not os.listdir(tmp_path)
 
 

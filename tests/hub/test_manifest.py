@@ -2,8 +2,10 @@
 
 import json
 
+import numpy as np
 import pytest
 
+from hf_matryoshka.evaluation.certificate import certify_chain, describe_split
 from hf_matryoshka.hub.manifest import (
     FORMAT_VERSION,
     MANIFEST_FILE,
@@ -41,6 +43,26 @@ def test_it_reads_what_it_wrote(tmp_path):
     assert Manifest.from_folder(tmp_path) == manifest()
     assert (tmp_path / MANIFEST_FILE).read_text() == manifest().to_text()
     assert json.loads(manifest().to_text())["format_version"] == FORMAT_VERSION
+
+
+def certificate():
+    losses = {"d8": np.linspace(1, 2, 30), "d16": np.linspace(0.5, 2, 30)}
+    splits = {"calibration": describe_split(9, ["a"]), "certificate": describe_split(30, ["b"])}
+    return certify_chain(losses, None, metric="nll", unit="rows", gates=[], resamples=50, **splits)
+
+
+def test_a_certificate_is_carried_and_its_absence_leaves_no_trace(tmp_path):
+    assert '"certificate"' not in manifest().to_text() and manifest().certificate is None
+    found = manifest(certificate=certificate())
+    found.write(tmp_path)
+    assert Manifest.from_folder(tmp_path) == found
+    data = json.loads(found.to_text())
+    assert data["certificate"]["certified"] == 1 and data["certificate"]["violations"] == 0
+    del data["certificate"]
+    assert Manifest.from_text(json.dumps(data), "x") == manifest()
+    for damaged in ("yes", {}, {"gates": []}, {**found.certificate.to_dict(), "pairs": [{"smaller": "d8"}]}):
+        with pytest.raises(ValueError, match="x is no manifest of a Matryoshka family; export the family again"):
+            Manifest.from_text(json.dumps({**data, "certificate": damaged}), "x")
 
 
 def test_entries_by_name():
