@@ -60,8 +60,11 @@ NESTED = ("ours", "same_masks")
 SYSTEMS = (*NESTED, "independent", "sliced")
 
 
-def digest(*settings: Any) -> str:
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+def digest(recipe: DeltaRecipe, *others: Any) -> str:
+    """Name of the folder of some settings; an option that the recipe gets later, at its default, changes nothing."""
+    plain = asdict(DeltaRecipe(texts=recipe.texts))
+    settings = {name: value for name, value in asdict(recipe).items() if value != plain[name]}
+    return hashlib.sha256(json.dumps([settings, *others], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def prepare(work: Path, recipe: DeltaRecipe) -> None:
@@ -222,7 +225,7 @@ def main() -> None:
     levels = build_config(recipe, None)[0].levels
 
     # Other settings get other folders, so that runs of different ones are never mixed.
-    work = arguments.work / digest(asdict(recipe), training)
+    work = arguments.work / digest(recipe, training)
     work.mkdir(parents=True, exist_ok=True)
     prepare(work, recipe)
     compared = arguments.seeds if arguments.same_masks is None else arguments.same_masks
