@@ -50,7 +50,6 @@ import torch
 from datasets import Dataset
 from delta_dds_packs import LEVELS, adapt, matrices, packed
 from filelock import FileLock
-from scipy import stats
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -62,6 +61,7 @@ from hf_matryoshka.data.packed_collator import MaskEpochs
 from hf_matryoshka.data.train_tokenizer import train_tokenizer
 from hf_matryoshka.evaluation.masked_lm import run_full_evaluation
 from hf_matryoshka.evaluation.report import write_report
+from hf_matryoshka.evaluation.seed_interval import seed_interval
 from hf_matryoshka.recipes.delta_corpus import Corpus, pack_corpus
 from hf_matryoshka.recipes.delta_model import build_config
 from hf_matryoshka.recipes.delta_recipe import DeltaRecipe
@@ -268,14 +268,6 @@ def measure(runs: Runs, systems: list[str], levels: list[str], seed: int) -> dic
     return found
 
 
-def t_interval(values: np.ndarray) -> dict[str, float | None]:
-    mean, low, high = float(values.mean()), None, None
-    if len(values) > 1:
-        half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-        low, high = mean - half, mean + half
-    return {"value": mean, "low": low, "high": high, "seeds": len(values)}
-
-
 def collect(found: dict[int, dict[tuple[str, str], dict[str, Any]]]) -> list[dict[str, Any]]:
     """The rows of the report."""
     rows, first = [], next(iter(found.values()))
@@ -286,10 +278,10 @@ def collect(found: dict[int, dict[tuple[str, str], dict[str, Any]]]) -> list[dic
             more = {name: own.get(name) for name in ("pack_bytes", "bank_bytes", "rate", "cpu_seconds")}
             rows.append(row(system, level, "recovered_share", value=share, seed=seed, nll=own["test"], **more))
         bytes_ = {name: first[system, level].get(name) for name in ("pack_bytes", "bank_bytes")}
-        rows.append(row(system, level, "mean_recovered_share", **t_interval(values), **bytes_))
+        rows.append(row(system, level, "mean_recovered_share", **seed_interval(values), **bytes_))
         for other in dict.fromkeys(name for name, _ in first):
             if system == "dds" and other != system and (other, level) in shares:
-                interval = t_interval(values - shares[other, level])
+                interval = seed_interval(values - shares[other, level])
                 rows.append(row(system, level, f"recovered_share_minus_{other}", **interval))
     return rows
 

@@ -37,7 +37,6 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock
-from scipy import stats
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer
 
@@ -49,6 +48,7 @@ from hf_matryoshka.data.train_tokenizer import train_tokenizer
 from hf_matryoshka.evaluation.masked_lm import run_full_evaluation
 from hf_matryoshka.evaluation.metrics import autc
 from hf_matryoshka.evaluation.report import write_report
+from hf_matryoshka.evaluation.seed_interval import seed_interval
 from hf_matryoshka.recipes.delta_corpus import Corpus, pack_corpus
 from hf_matryoshka.recipes.delta_model import build_config
 from hf_matryoshka.recipes.delta_recipe import DeltaRecipe
@@ -134,13 +134,6 @@ def score(work: Path, model: DeltaModernBertForMaskedLM) -> list[dict[str, float
     return [{key: level[key] for key in ("nll", "parameters", "flops_per_token")} for level in found]
 
 
-def t_interval(values: np.ndarray) -> dict[str, float | None]:
-    mean, half = float(values.mean()), None
-    if len(values) > 1:
-        half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-    return {"value": mean, "low": half and mean - half, "high": half and mean + half, "seeds": len(values)}
-
-
 def collect(found: dict[int, dict[str, Any]], levels: tuple[str, ...]) -> list[dict[str, Any]]:
     """The rows of the report from the scores of each seed."""
     nll = {system: np.full((len(found), len(levels)), np.nan) for system in SYSTEMS}
@@ -170,9 +163,9 @@ def collect(found: dict[int, dict[str, Any]], levels: tuple[str, ...]) -> list[d
         difference = nll[system] - nll["independent"]
         difference = difference[~np.isnan(difference).any(axis=1)]
         for index, level in enumerate(levels if len(difference) else ()):
-            rows.append(row(system, level, "nll_minus_independent", **t_interval(difference[:, index])))
+            rows.append(row(system, level, "nll_minus_independent", **seed_interval(difference[:, index])))
     area = np.array(areas["ours"]) - np.array(areas["independent"])
-    rows.append(row("ours", "all", "autc_minus_independent", **t_interval(area)))
+    rows.append(row("ours", "all", "autc_minus_independent", **seed_interval(area)))
     return rows
 
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 from filelock import FileLock
-from scipy import stats
 from tqdm.auto import tqdm
 
 from ..data.files import ensure_writable_folder
 from ..evaluation.curve import Curve
 from ..evaluation.report import write_report
+from ..evaluation.seed_interval import seed_interval
 from ..evaluation.table import format_rows
 from .ablation_data import pack_once
 from .ablation_plan import Ablation, Variant
@@ -155,12 +155,7 @@ def _row(system: str, level: str, metric: str, **values: Any) -> dict[str, Any]:
 
 def _paired(pairs: Sequence[tuple[float, float]]) -> dict[str, float | int | None]:
     """Mean difference with its 95% t-interval, which one pair has not."""
-    values = np.array([a - b for a, b in pairs])
-    mean, low, high = float(values.mean()), None, None
-    if len(values) > 1:
-        half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
-        low, high = mean - half, mean + half
-    return {"value": mean, "low": low, "high": high, "seeds": len(values)}
+    return seed_interval([a - b for a, b in pairs])
 
 
 def _table(found: dict[str, dict[int, dict[str, Any]]], rows: list[dict[str, Any]]) -> str:
