@@ -95,6 +95,7 @@ def test_flags_reach_the_recipe_of_the_objective(command, calls, tmp_path):
 def test_phases_and_the_base_are_flags(command, calls, tmp_path):
     flags = ["--texts", "a.txt", "--base_ratio", 0.5, "--base_heads", 6, "--budget_norms"]
     flags += ["--enable_three_phase", "--phase_boundaries", 0.2, 0.5, "--enable_delta_residual", "--beta_delta", 0.5]
+    flags += ["--enable_token_delta", "--token_shares", 0.5, 1.0, "--layer_order", 0, 2, 1]
     status, _, error = command("train", "delta", tmp_path, *flags)
     assert status == 0, error
     _, recipe, training = calls.pop()
@@ -104,7 +105,10 @@ def test_phases_and_the_base_are_flags(command, calls, tmp_path):
         "phase_boundaries": [0.2, 0.5],
         "enable_delta_residual": True,
         "beta_delta": 0.5,
+        "enable_token_delta": True,
+        "token_shares": [0.5, 1.0],
     }
+    assert recipe.layer_order == [0, 2, 1]
 
 
 def test_bad_flags_are_one_sentence(command, calls, tmp_path):
@@ -113,7 +117,7 @@ def test_bad_flags_are_one_sentence(command, calls, tmp_path):
         assert status == 2 and not calls
         return " ".join(message.replace("│", " ").split())
 
-    for flag in ("--enable_dds", "--enable_token_delta", "--init_delta_from_target"):
+    for flag in ("--enable_dds", "--init_delta_from_target"):
         assert f"unknown option '{flag}'; see hf-matryoshka train delta --help" in error(flag)
     for flag in ("--load_path", "--export_only", "--export-budgets"):
         assert f"{flag} belongs to exporting: use `hf-matryoshka export RUN OUT --budgets" in error(flag)
