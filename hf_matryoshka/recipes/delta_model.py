@@ -14,6 +14,7 @@ from ..data.packing_info import check_vocabulary, load_packing_info
 from ..data.tokens import check_max_length, load_tokenizer, vocabulary_fingerprint
 from ..data.train_tokenizer import check_vocab_size
 from ..modeling import DeltaBertConfig, DeltaBertForMaskedLM, DeltaModernBertConfig, DeltaModernBertForMaskedLM
+from ..surgery.hierarchical_init import hierarchical_init
 from .budget_options import base_budgets
 from .delta_recipe import SHAPES, DeltaRecipe
 
@@ -75,7 +76,9 @@ def _build_config(
         return _build_config(replace(plain, budgets=budgets), tokenizer)
     names = ("budgets", "residual", "layer_order", "budget_norms", "token_routing")
     options = {name: getattr(recipe, name) for name in names if getattr(recipe, name) is not None}
-    if recipe.base_model_path is not None:
+    if recipe.init_delta_from_target:
+        config, model_class = read_config(recipe.target_model_path, **options)
+    elif recipe.base_model_path is not None:
         config, model_class = read_config(recipe.base_model_path, **options)
         for name in SHAPES:
             given = getattr(recipe, name)
@@ -126,6 +129,8 @@ def _ids(recipe: DeltaRecipe, first: int | None, last: int | None) -> dict[str, 
 
 def build_model(recipe: DeltaRecipe, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
     """The model where training starts; `sparse_prediction` is on, see [`DeltaRecipe`] for the rest."""
+    if recipe.init_delta_from_target:
+        return _grown(recipe)
     config, model_class = build_config(recipe, tokenizer)
     config.sparse_prediction = True
     options = {"attn_implementation": recipe.attn_implementation}
@@ -133,6 +138,17 @@ def build_model(recipe: DeltaRecipe, tokenizer: PreTrainedTokenizerBase) -> PreT
         torch.manual_seed(recipe.seed)
         return model_class._from_config(config, **options)
     return model_class.from_pretrained(recipe.base_model_path, config=config, dtype=torch.float32, **options)
+
+
+def _grown(recipe: DeltaRecipe) -> PreTrainedModel:
+    """The checkpoint in the shape of the target, with the target's delta behind closed gates."""
+    paths = (recipe.base_model_path, recipe.target_model_path)
+    checkpoints = [AutoModelForMaskedLM.from_pretrained(path, dtype=torch.float32) for path in paths]
+    torch.manual_seed(recipe.seed)
+    model = hierarchical_init(checkpoints, recipe.budgets, gates=True)
+    model.config.sparse_prediction = True
+    model.set_attn_implementation(recipe.attn_implementation)
+    return model
 
 
 def load_teacher(recipe: DeltaRecipe) -> PreTrainedModel | None:

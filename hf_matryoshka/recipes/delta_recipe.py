@@ -61,6 +61,13 @@ class DeltaRecipe(BudgetOptions):
     target_model_path: str | None = field(
         default=None, metadata={"help": "Masked language model to distil from, of the same vocabulary."}
     )
+    init_delta_from_target: bool = field(
+        default=False,
+        metadata={
+            "help": "Start as base_model_path, grown to the shape of target_model_path, with what the target has "
+            "beyond it behind closed gates."
+        },
+    )
     architecture: str = field(
         default="modernbert", metadata={"help": "Architecture of a model from scratch: 'modernbert' or 'bert'."}
     )
@@ -143,6 +150,16 @@ class DeltaRecipe(BudgetOptions):
             raise ValueError(f"mlm_probability must be between 0 and 1, but is {self.mlm_probability}")
         if not 0 <= self.validation_fraction < 0.9:
             raise ValueError(f"validation_fraction must be in [0, 0.9), but is {self.validation_fraction}")
+        if self.init_delta_from_target:
+            if self.base_model_path is None or self.target_model_path is None:
+                raise ValueError("init_delta_from_target needs base_model_path and target_model_path")
+            fixed = ("rewire", "order_layers", "layer_order", "residual", *SHAPES)
+            given = [name for name in fixed if getattr(self, name)]
+            if given:
+                raise ValueError(
+                    f"init_delta_from_target starts every budget as the checkpoint of base_model_path, in the shape "
+                    f"of the target; leave {given[0]} out"
+                )
         for name in ("rewire", "order_layers"):
             if getattr(self, name) and self.base_model_path is None:
                 raise ValueError(f"{name} measures the weights of a checkpoint, so it needs base_model_path")

@@ -120,7 +120,7 @@ def train_delta(
     build_config(recipe, None)
     tokenizer = find_tokenizer(recipe)
     config, model_class = build_config(recipe, tokenizer)
-    if recipe.target_model_path is not None and not args.enable_kd:
+    if recipe.target_model_path is not None and not args.enable_kd and not recipe.init_delta_from_target:
         raise ValueError("target_model_path needs enable_kd=True")
     forms = export_forms(config, model_class)
     corpus = None if recipe.pretokenized_path else Corpus(recipe)
@@ -138,7 +138,11 @@ def train_delta(
     rows_a_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     check_length(rows, rows_a_step)
     model = build_model(recipe, tokenizer)
+    if recipe.init_delta_from_target:
+        # Only now the budgets are known: the smallest is the grown checkpoint.
+        forms = export_forms(model.config, model_class)
     fresh = recipe.base_model_path is not None and not is_nested(recipe.base_model_path)
+    fresh = fresh and not recipe.init_delta_from_target
     choose = fresh and recipe.layer_order is None if recipe.order_layers is None else recipe.order_layers
     sort = fresh if recipe.rewire is None else recipe.rewire
     if choose or sort:
@@ -237,7 +241,7 @@ def _train(
         eval_dataset=held_out,
         data_collator=collator,
         eval_collator=PackedMlmCollator(tokenizer, model.config, **masking),
-        teacher=load_teacher(recipe),
+        teacher=load_teacher(recipe) if args.enable_kd else None,
         callbacks=[MaskEpochs(collator)],
     )
     show_progress(trainer, "masked language model")

@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 from datasets import load_from_disk
-from transformers import AutoModelForMaskedLM, AutoTokenizer, BertForMaskedLM
+from transformers import AutoModelForMaskedLM, AutoTokenizer, BertConfig, BertForMaskedLM
 
 from hf_matryoshka.data.pack import pack_texts
 from hf_matryoshka.data.train_tokenizer import train_tokenizer
@@ -232,6 +232,27 @@ def test_a_stock_checkpoint_is_sorted_and_computes_the_same(bert, texts, tmp_pat
     assert given.model.config.level_sizes(0).layers == (1,)
 
 
+@pytest.mark.parametrize("distil", [True, False])
+def test_a_larger_model_starts_as_the_small_one(bert, scratch, texts, tmp_path, distil):
+    small = BertForMaskedLM.from_pretrained(bert).eval()
+    shape = {"hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 3, "intermediate_size": 96}
+    large = BertForMaskedLM(BertConfig(**{**small.config.to_dict(), **shape}))
+    large.save_pretrained(tmp_path / "large")
+    AutoTokenizer.from_pretrained(bert).save_pretrained(tmp_path / "large")
+    still = {**ARGUMENTS, "max_steps": 1, "learning_rate": 0.0, "weight_decay": 0.0, "enable_kd": distil}
+    options = {"target_model_path": str(tmp_path / "large"), "init_delta_from_target": True}
+    run = training.train_delta(from_checkpoint(bert, texts, **options), tmp_path / "run", still)
+    assert run.model.config.hidden_size == 64 and run.model.config.delta_gates and len(run.model.config.levels) == 2
+    assert list(run.report["forms"]) == list(run.model.config.levels)
+    inputs = run.tokenizer("the cat in the river", return_tensors="pt")
+    with torch.no_grad():
+        for level in run.model.config.levels:
+            found = run.model(**inputs, level=level).logits
+            torch.testing.assert_close(found, small(**inputs).logits, atol=1e-4, rtol=0)
+    gates = [value for key, value in run.model.named_parameters() if key.endswith(".gate")]
+    assert len(gates) == 6 and not any(gate.item() for gate in gates)
+
+
 def test_what_contradicts_a_checkpoint_is_refused_before_any_work(bert, scratch, texts, tmp_path):
     def refused(message, arguments=ARGUMENTS, **options):
         with pytest.raises(ValueError, match=message):
@@ -296,6 +317,11 @@ def test_rows_of_another_tokenizer_are_refused(scratch, texts, tmp_path):
         ({"validation_fraction": 1.0}, "validation_fraction must be in"),
         ({"num_proc": 0}, "num_proc must be at least 1"),
         ({"rewire": True}, "needs base_model_path"),
+        ({"init_delta_from_target": True}, "needs base_model_path and target_model_path"),
+        (
+            {"init_delta_from_target": True, "base_model_path": "a", "target_model_path": "b", "hidden_size": 8},
+            "in the shape of the target; leave hidden_size out",
+        ),
         ({"order_layers": True}, "order_layers measures the weights of a checkpoint, so it needs base_model_path"),
         ({"order_layers": True, "layer_order": [0, 1]}, "layer_order says which layers the budgets run; leave order"),
         ({"validation_path": "rows"}, "validation_path goes with pretokenized_path"),
