@@ -26,11 +26,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from delta_nested import CONFIG, digest, prepare, run
+from delta_nested import CONFIG, digest, prepare, read_config, run
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-from hf_matryoshka import DeltaTrainingArguments
-from hf_matryoshka.cli.options import budgets, load_yaml
+from hf_matryoshka.cli.options import budgets
 from hf_matryoshka.data.files import write_beside
 from hf_matryoshka.evaluation.certificate import ROUNDING
 from hf_matryoshka.evaluation.report import write_report
@@ -132,12 +131,7 @@ def main() -> None:
     parser.add_argument("--out", default="benchmarks/results/delta_certificate.json")
     arguments = parser.parse_args()
 
-    values = load_yaml(arguments.config, DeltaRecipe, DeltaTrainingArguments)
-    named = DeltaRecipe.__dataclass_fields__
-    recipe = DeltaRecipe(**{name: value for name, value in values.items() if name in named})
-    # The paths of the config are relative to the root of the checkout.
-    recipe.texts = [str(Path(arguments.data, *Path(path).parts[-2:])) for path in recipe.texts]
-    training = {name: value for name, value in values.items() if name not in named}
+    recipe, training = read_config(arguments.config, arguments.data)
     if arguments.steps is not None:
         training["max_steps"] = arguments.steps
     if arguments.budgets is not None:

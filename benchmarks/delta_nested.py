@@ -60,6 +60,16 @@ NESTED = ("ours", "same_masks")
 SYSTEMS = (*NESTED, "independent", "sliced")
 
 
+def read_config(path: Path, data: str) -> tuple[DeltaRecipe, dict[str, Any]]:
+    """Recipe and training arguments of a config, with its texts in the folder `data`."""
+    values = load_yaml(path, DeltaRecipe, DeltaTrainingArguments)
+    named = DeltaRecipe.__dataclass_fields__
+    recipe = DeltaRecipe(**{name: value for name, value in values.items() if name in named})
+    # The paths of the config are relative to the root of the checkout.
+    recipe.texts = [str(Path(data, *Path(path).parts[-2:])) for path in recipe.texts]
+    return recipe, {name: value for name, value in values.items() if name not in named}
+
+
 def digest(recipe: DeltaRecipe, *others: Any) -> str:
     """Name of the folder of some settings; an option that the recipe gets later, at its default, changes nothing."""
     plain = asdict(DeltaRecipe(texts=recipe.texts))
@@ -206,12 +216,7 @@ def main() -> None:
     parser.add_argument("--out", default="benchmarks/results/delta_nested.json")
     arguments = parser.parse_args()
 
-    values = load_yaml(arguments.config, DeltaRecipe, DeltaTrainingArguments)
-    named = DeltaRecipe.__dataclass_fields__
-    recipe = DeltaRecipe(**{name: value for name, value in values.items() if name in named})
-    # The paths of the config are relative to the root of the checkout.
-    recipe.texts = [str(Path(arguments.data, *Path(path).parts[-2:])) for path in recipe.texts]
-    training = {name: value for name, value in values.items() if name not in named}
+    recipe, training = read_config(arguments.config, arguments.data)
     given = {"max_steps": arguments.steps, "per_device_train_batch_size": arguments.batch_size}
     training |= {name: value for name, value in given.items() if value is not None}
     plain = {name: value for name, value in training.items() if name != "level_weights"}

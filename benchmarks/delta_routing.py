@@ -3,7 +3,7 @@
     python benchmarks/delta_routing.py --data ../shared/data --out benchmarks/results/delta_routing.json
 
 The nested ModernBERT of configs/delta_from_scratch.yaml, trained with token routing (`enable_token_delta`): of each
-text a share of the tokens runs at the size of the full budget, the others at that of the smallest, which is half of
+row a share of the tokens runs at the size of the full budget, the others at that of the smallest, which is half of
 the feed-forward width and of the layers. `routing` takes the tokens whose delta is predicted to be the largest,
 `random` as many drawn at random (the mean of five draws), `static` are the budgets themselves, all tokens at one size.
 
@@ -17,17 +17,16 @@ Settings were not tuned: those of the config, and routing in every step with a s
 import argparse
 import json
 import time
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from delta_nested import CONFIG, digest, prepare, row
+from delta_nested import CONFIG, digest, prepare, read_config, row
 from torch.nn import functional as F
 
-from hf_matryoshka import DeltaModernBertForMaskedLM, DeltaTrainingArguments
-from hf_matryoshka.cli.options import load_yaml
+from hf_matryoshka import DeltaModernBertForMaskedLM
 from hf_matryoshka.data.files import write_beside
 from hf_matryoshka.data.mask_file import MaskedRows
 from hf_matryoshka.evaluation.report import write_report
@@ -56,7 +55,7 @@ def at_random(model: DeltaModernBertForMaskedLM) -> DeltaModernBertForMaskedLM:
 
 @torch.no_grad()
 def nll(model: DeltaModernBertForMaskedLM, work: Path, **kwargs: Any) -> float:
-    """Nats a masked token; every text is a row of its own document, so that a share of it can be taken."""
+    """Nats a masked token; a share is taken of each packed row, which may hold several documents."""
     total, count = 0.0, 0
     for batch in MaskedRows(work / "masks.arrow").loader(model.config, 64):
         labels = batch["labels"]
@@ -133,11 +132,7 @@ def main() -> None:
     parser.add_argument("--out", default="benchmarks/results/delta_routing.json")
     arguments = parser.parse_args()
 
-    values = load_yaml(CONFIG, DeltaRecipe, DeltaTrainingArguments)
-    named = DeltaRecipe.__dataclass_fields__
-    recipe = DeltaRecipe(**{name: value for name, value in values.items() if name in named})
-    recipe = replace(recipe, texts=[str(Path(arguments.data, *Path(path).parts[-2:])) for path in recipe.texts])
-    training = {name: value for name, value in values.items() if name not in named}
+    recipe, training = read_config(CONFIG, arguments.data)
     training |= {"enable_token_delta": True} | ({"max_steps": arguments.steps} if arguments.steps else {})
     work = arguments.work / digest(recipe, training)
     work.mkdir(parents=True, exist_ok=True)

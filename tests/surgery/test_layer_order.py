@@ -37,14 +37,11 @@ def make_idle(model, layers):
                 parameter.data.zero_()
             elif "output.LayerNorm" in name:
                 parameter.data.fill_(float(name.endswith("weight")))
-            elif "LayerNorm" in name:
-                raise AssertionError(name)
     return model
 
 
 @pytest.mark.parametrize("name", HEADS)
 def test_layers_that_do_nothing_are_the_last_of_the_order(name):
-    # As if the norm of the embeddings, which comes before, were one of an idle layer.
     model = make_idle(make(name, [[1.0, 4, 2], [0.5, 4, 3], [1.0, 4, 5]]), (1, 3)).train()
     before = outputs(model.eval())
     model.train()
