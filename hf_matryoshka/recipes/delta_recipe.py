@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from .budget_options import BudgetOptions
+from .dds_options import DdsOptions
 
 
 OBJECTIVES = ("masked_lm", "embedding")
@@ -11,7 +12,7 @@ SHAPES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermedia
 
 
 @dataclass
-class DeltaRecipe(BudgetOptions):
+class DeltaRecipe(DdsOptions, BudgetOptions):
     """What [`train_delta`] does; every field is also a flag of `hf-matryoshka train delta` and a YAML key.
 
     The texts come from one of `texts`, `dataset_name` and `pretokenized_path`; the model from `base_model_path`, or it
@@ -160,6 +161,8 @@ class DeltaRecipe(BudgetOptions):
                     f"init_delta_from_target starts every budget as the checkpoint of base_model_path, in the shape "
                     f"of the target; leave {given[0]} out"
                 )
+        changes = ("init_delta_from_target", "rewire", "order_layers", "budget_norms", "token_routing")
+        self.check_dds(self.base_model_path, {name: bool(getattr(self, name)) for name in changes})
         for name in ("rewire", "order_layers"):
             if getattr(self, name) and self.base_model_path is None:
                 raise ValueError(f"{name} measures the weights of a checkpoint, so it needs base_model_path")

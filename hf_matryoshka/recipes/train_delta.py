@@ -39,6 +39,7 @@ from .delta_model import (
     load_teacher,
 )
 from .delta_recipe import DeltaRecipe
+from .delta_upgrade import fold_pack, with_pack
 from .run_folder import CURVE_FILE, open_run
 from .training_progress import show_progress
 
@@ -46,6 +47,8 @@ from .training_progress import show_progress
 REWIRE_ROWS = 256
 # Defaults of the arguments, from scratch and from a checkpoint; `training` overrides them.
 LEARNING_RATES = {False: 3e-3, True: 2e-4}
+# A coefficient moves the norm of a whole weight.
+PACK_LEARNING_RATE = 1e-2
 DEFAULTS = {
     "max_steps": 1000,
     "per_device_train_batch_size": 32,
@@ -91,7 +94,8 @@ def train_delta(
             What to train on, and which model.
         output_dir (`str` or `Path`):
             Gets `model/` (with the tokenizer), `training.json` (the report), `curve.json` (held-out quality of each
-            level), `data/` (the packed rows) and the checkpoints.
+            level), `data/` (the packed rows) and the checkpoints; with `enable_dds` also `delta_pack.safetensors` and
+            `dds_bank.safetensors`, which make `model/` of the checkpoint ([`apply_delta_pack`]).
         training (`dict`, *optional*):
             Further [`DeltaTrainingArguments`].
         overwrite (`bool`, *optional*, defaults to `False`):
@@ -120,9 +124,14 @@ def train_delta(
     build_config(recipe, None)
     tokenizer = find_tokenizer(recipe)
     config, model_class = build_config(recipe, tokenizer)
-    if recipe.target_model_path is not None and not args.enable_kd and not recipe.init_delta_from_target:
+    uses_target = args.enable_kd or recipe.init_delta_from_target or recipe.enable_dds
+    if recipe.target_model_path is not None and not uses_target:
         raise ValueError("target_model_path needs enable_kd=True")
     forms = export_forms(config, model_class)
+    model = None
+    if recipe.enable_dds:
+        # A bank that does not fit is said before any work.
+        model = with_pack(build_model(recipe, tokenizer), recipe, recipe.seed, load_teacher(recipe))
     corpus = None if recipe.pretokenized_path else Corpus(recipe)
     folder = open_run(output_dir, _run_key(recipe, training, corpus), overwrite)
     if (folder / "training.json").is_file():
@@ -137,12 +146,13 @@ def train_delta(
         rows, held_out = pack_corpus(corpus, folder / "data", tokenizer, recipe, progress)
     rows_a_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     check_length(rows, rows_a_step)
-    model = build_model(recipe, tokenizer)
+    if model is None:
+        model = build_model(recipe, tokenizer)
     if recipe.init_delta_from_target:
         # Only now the budgets are known: the smallest is the grown checkpoint.
         forms = export_forms(model.config, model_class)
     fresh = recipe.base_model_path is not None and not is_nested(recipe.base_model_path)
-    fresh = fresh and not recipe.init_delta_from_target
+    fresh = fresh and not recipe.init_delta_from_target and not recipe.enable_dds
     choose = fresh and recipe.layer_order is None if recipe.order_layers is None else recipe.order_layers
     sort = fresh if recipe.rewire is None else recipe.rewire
     if choose or sort:
@@ -154,6 +164,9 @@ def train_delta(
             rewire_by_importance(model, texts, tokenizer)
     report = {"recipe": asdict(recipe), "training": training, "forms": forms}
     report |= _train(model, tokenizer, rows, held_out, args, recipe)
+    if recipe.enable_dds:
+        model, sizes = fold_pack(model, build_model(recipe, tokenizer), folder)
+        report |= sizes
     if held_out is not None:
         _curve(model, tokenizer, held_out, args, recipe).to_json(folder / CURVE_FILE)
     model.config.sparse_prediction = config.sparse_prediction
@@ -186,9 +199,10 @@ def delta_arguments(folder: Path, recipe: DeltaRecipe, training: dict[str, Any])
     Raises:
         ValueError: If one has no valid value.
     """
+    rate = PACK_LEARNING_RATE if recipe.enable_dds else LEARNING_RATES[recipe.base_model_path is not None]
     settings = {
         **DEFAULTS,
-        "learning_rate": LEARNING_RATES[recipe.base_model_path is not None],
+        "learning_rate": rate,
         "seed": recipe.seed,
         **training,
         "output_dir": str(folder),

@@ -12,6 +12,8 @@ from hf_matryoshka.data.train_tokenizer import train_tokenizer
 from hf_matryoshka.evaluation.curve import Curve
 from hf_matryoshka.recipes import train_delta as training
 from hf_matryoshka.recipes.delta_recipe import DeltaRecipe
+from hf_matryoshka.trainers.dds_bank import random_atoms, read_bank
+from hf_matryoshka.trainers.delta_pack import apply_delta_pack
 
 
 WORDS = "the cat dog bird fish river city gene cell protein drug of in and is large small".split()
@@ -253,6 +255,63 @@ def test_a_larger_model_starts_as_the_small_one(bert, scratch, texts, tmp_path, 
     assert len(gates) == 6 and not any(gate.item() for gate in gates)
 
 
+@pytest.mark.parametrize("bank", ["target", "random"])
+def test_an_upgrade_pack_makes_the_trained_model_of_the_checkpoint(bert, texts, tmp_path, bank):
+    shape = {"budgets": BUDGETS, "enable_dds": True, "dds_num_atoms": 3, "dds_rank": 4}
+    options = {"enable_kd": False, "enable_three_phase": True}
+    if bank == "target":
+        plain = from_checkpoint(bert, texts, budgets=[[1.0, 2, 2]], rewire=False)
+        training.train_delta(plain, tmp_path / "target", ARGUMENTS)
+        shape["target_model_path"] = str(tmp_path / "target" / "model")
+    run = training.train_delta(from_checkpoint(bert, texts, **shape), tmp_path / "run", {**ARGUMENTS, **options})
+    for level, loss in run.report["after"].items():
+        assert loss < run.report["before"][level]
+    files = [tmp_path / "run" / name for name in ("delta_pack.safetensors", "dds_bank.safetensors")]
+    assert run.report["pack_bytes"] == files[0].stat().st_size
+    stock = BertForMaskedLM.from_pretrained(bert).eval()
+    before = {name: tensor.clone() for name, tensor in stock.state_dict().items()}
+    apply_delta_pack(stock, *files)
+    after = run.model.state_dict()
+    for name, tensor in stock.state_dict().items():
+        assert torch.equal(tensor, after[name]), name
+    changed = [name for name, tensor in before.items() if not torch.equal(tensor, after[name])]
+    assert len(changed) == 2 * 6 and all(".layer." in name and name.endswith("weight") for name in changed)
+    # The atoms of the first layer point where the target went.
+    atoms = read_bank(files[1])["encoder.layer.*.output.dense.left"]
+    assert atoms.shape == (32, 3, 4)
+    random_ones = random_atoms("encoder.layer.*.output.dense", (32, 32), 3, 4, 0)[0]
+    assert torch.equal(atoms, random_ones) == (bank == "random")
+    # The bank of one run serves another.
+    again = {**shape, "dds_bank": str(files[1])}
+    if bank == "random":
+        with pytest.raises(ValueError, match="the bank have the shape .* but .* is needed"):
+            other = from_checkpoint(bert, texts, **again | {"dds_rank": 5})
+            training.train_delta(other, tmp_path / "other", ARGUMENTS)
+        assert not (tmp_path / "other").exists()
+        training.train_delta(from_checkpoint(bert, texts, **again), tmp_path / "other", {**ARGUMENTS, "max_steps": 1})
+        assert torch.equal(read_bank(tmp_path / "other" / files[1].name)["encoder.layer.*.output.dense.left"], atoms)
+
+
+def test_an_interrupted_upgrade_goes_on(bert, texts, tmp_path, monkeypatch):
+    options = from_checkpoint(bert, texts, budgets=BUDGETS, enable_dds=True, dds_num_atoms=3, dds_rank=4)
+    whole = training.train_delta(options, tmp_path / "whole", ARGUMENTS)
+    real, steps = training.RunTrainer.training_step, []
+
+    def step(self, *args, **kwargs):
+        steps.append(self.state.global_step)
+        if len(steps) == 8:
+            raise KeyboardInterrupt
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(training.RunTrainer, "training_step", step)
+    with pytest.raises(KeyboardInterrupt):
+        training.train_delta(options, tmp_path / "run", ARGUMENTS)
+    run = training.train_delta(options, tmp_path / "run", ARGUMENTS)
+    assert steps[8:] == list(range(5, 12))
+    for name, tensor in run.model.state_dict().items():
+        assert torch.allclose(tensor, whole.model.state_dict()[name], atol=1e-6), name
+
+
 def test_what_contradicts_a_checkpoint_is_refused_before_any_work(bert, scratch, texts, tmp_path):
     def refused(message, arguments=ARGUMENTS, **options):
         with pytest.raises(ValueError, match=message):
@@ -317,6 +376,10 @@ def test_rows_of_another_tokenizer_are_refused(scratch, texts, tmp_path):
         ({"validation_fraction": 1.0}, "validation_fraction must be in"),
         ({"num_proc": 0}, "num_proc must be at least 1"),
         ({"rewire": True}, "needs base_model_path"),
+        ({"dds_rank": 4}, "dds_rank goes with enable_dds, which is off"),
+        ({"enable_dds": True}, "enable_dds trains an upgrade of a checkpoint, so it needs base_model_path"),
+        ({"enable_dds": True, "base_model_path": "a", "dds_num_atoms": 0}, "dds_num_atoms must be at least 1"),
+        ({"enable_dds": True, "base_model_path": "a", "rewire": True}, "but rewire would change it; leave it out"),
         ({"init_delta_from_target": True}, "needs base_model_path and target_model_path"),
         (
             {"init_delta_from_target": True, "base_model_path": "a", "target_model_path": "b", "hidden_size": 8},
