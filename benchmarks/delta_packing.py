@@ -6,8 +6,9 @@ All systems see the same sequences: documents with their special tokens, split a
 `packed` are rows filled by best-fit-decreasing with attention document by document (`"packed_sdpa"`), and
 `packed_block_mask` the same rows with dense block-diagonal masks; `dynamic_padding` are batches in random
 order, padded to their longest sequence; `length_sorted` are batches of the sequences in order of their length, the
-best that padding can do (its batches hold texts of one length only, which training may not want). A batch of each has
-about `--tokens` tokens (`length_sorted`: on average), so all three make equally large steps.
+best that padding can do (its batches hold texts of one length only, which training may not want). `filled` are the
+rows of `packed` with some documents split to fill them (`pack --fill`), of which only the share is counted. A batch of
+each has about `--tokens` tokens (`length_sorted`: on average), so all make equally large steps.
 
 `useful_tokens` is the share of positions that are no padding, over the whole corpus. `tokens_per_second` counts those
 in forward and backward passes of a masked language model (4 layers of 128, stock BERT and ModernBERT, sdpa, 30%
@@ -39,6 +40,7 @@ from transformers import (
 from hf_matryoshka.data.pack import pack_texts
 from hf_matryoshka.data.packed_attention import PACKED_SDPA
 from hf_matryoshka.data.packed_collator import PackedMlmCollator
+from hf_matryoshka.data.packing_info import PackingInfo
 from hf_matryoshka.data.packing_masks import add_packed_mask, flash_attention_inputs
 from hf_matryoshka.data.texts import read_texts
 from hf_matryoshka.evaluation.report import write_report
@@ -129,6 +131,9 @@ def main() -> None:
                 info = pack_texts(texts, Path(folder) / "rows", tokenizer, max_length=length, progress=False)
                 pack_seconds = time.perf_counter() - start
                 packed = [split_row(row) for row in load_from_disk(Path(folder) / "rows")]
+                filled = pack_texts(
+                    texts, Path(folder) / "filled", tokenizer, max_length=length, fill=True, progress=False
+                )
             single = [[sequence] for row in packed for sequence in row]
             sizes = np.array([len(row[0]) for row in single])
             rng = np.random.default_rng(0)
@@ -147,11 +152,10 @@ def main() -> None:
                     share = int(sizes.sum()) / sum(map(positions, found))
                 rows.append({"system": system, **setting, "metric": "useful_tokens", "value": share})
                 print(rows[-1])
-            rows[-len(SYSTEMS)] |= {
-                "pack_seconds": pack_seconds,
-                "num_tokens": info.num_tokens,
-                "num_rows": info.num_rows,
-            }
+            rows[-len(SYSTEMS)] |= {"pack_seconds": pack_seconds, **counts(info)}
+            share = {"metric": "useful_tokens", "value": filled.useful_tokens}
+            rows.append({"system": "filled", **setting, **share, **counts(filled)})
+            print(rows[-1])
             for kind in ("bert", "modernbert"):
                 rates = {system: [] for system in SYSTEMS}
                 model = build_model(kind, tokenizer, length).train()
@@ -181,6 +185,10 @@ def main() -> None:
     bar.close()
     settings = {"tokens_per_batch": arguments.tokens, "rounds": arguments.rounds, "threads": torch.get_num_threads()}
     print(write_report(arguments.out, "delta_packing", rows, **settings))
+
+
+def counts(info: PackingInfo) -> dict[str, int]:
+    return {"num_tokens": info.num_tokens, "num_rows": info.num_rows, "num_sequences": info.num_sequences}
 
 
 def split_row(row: dict[str, list[int]]) -> list[list[int]]:

@@ -20,6 +20,9 @@ def pack(
         str, typer.Option(help="Tokenizer of the model to train: a folder or a Hub id.")
     ] = "sentence-transformers/all-MiniLM-L6-v2",
     max_length: Annotated[int, typer.Option(help="Tokens of a row; longer documents are split.")] = 512,
+    fill: Annotated[
+        bool, typer.Option("--fill", help="Split shorter documents, too, where that fills a row.")
+    ] = False,
     num_proc: Annotated[int, typer.Option(min=1, help="Processes that tokenise.")] = 1,
     buffer_size: Annotated[int, typer.Option(min=1, help="Most texts that are packed together.")] = 50_000,
     field: Annotated[
@@ -48,6 +51,7 @@ def pack(
         output,
         load_tokenizer(tokenizer),
         max_length=max_length,
+        fill=fill,
         num_proc=num_proc,
         buffer_size=buffer_size,
         total=total,

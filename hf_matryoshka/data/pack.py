@@ -33,6 +33,7 @@ def pack_texts(
     tokenizer: "PreTrainedTokenizerBase",
     *,
     max_length: int = 512,
+    fill: bool = False,
     num_proc: int = 1,
     buffer_size: int = BUFFER_SIZE,
     total: int | None = None,
@@ -40,10 +41,11 @@ def pack_texts(
 ) -> PackingInfo:
     """Tokenises texts and packs them into rows of `max_length` tokens; no token is dropped.
 
-    Each document keeps its special tokens; one that is longer than a row becomes several sequences. Rows are filled by
-    best-fit-decreasing ([`~data.packing.best_fit_decreasing`]) within a buffer of texts, so that memory does not grow
-    with the corpus. Every packed buffer is written as soon as it is ready: a call that was interrupted goes on where
-    it stopped, given the same texts and settings. The rows do not depend on `num_proc`.
+    Each document keeps its special tokens; one that is longer than a row becomes several sequences, and with `fill` so
+    does one that fills the gaps of other rows. Rows are packed by best-fit-decreasing
+    ([`~data.packing.best_fit_decreasing`]) within a buffer of texts, so that memory does not grow with the corpus.
+    Every packed buffer is written as soon as it is ready: a call that was interrupted goes on where it stopped, given
+    the same texts and settings. The rows do not depend on `num_proc`.
 
     Args:
         texts (`Iterable[str]`):
@@ -55,6 +57,9 @@ def pack_texts(
             The tokenizer.
         max_length (`int`, *optional*, defaults to 512):
             Tokens of a row, and of the longest sequence with its special tokens.
+        fill (`bool`, *optional*, defaults to `False`):
+            Whether to split documents where that fills a row ([`~data.row_filling.fill_rows`]). Without it, rows of
+            documents that are longer than half a row stay partly empty.
         num_proc (`int`, *optional*, defaults to 1):
             Processes that tokenise.
         buffer_size (`int`, *optional*, defaults to 50,000):
@@ -79,17 +84,17 @@ def pack_texts(
     check_max_length(max_length, tokenizer)
     check_output(output)
     work = ensure_writable_folder(output.parent / f".{output.name}.packing")
-    settings = settings_digest(tokenizer_fingerprint(tokenizer), max_length)
+    settings = settings_digest(tokenizer_fingerprint(tokenizer), max_length, fill)
     parts: list[Path] = []
     with _only_one(work, output):
         with tqdm(total=total, desc="Packing", unit="text", disable=not progress) as bar:
             for index, buffer in enumerate(_buffers(texts, buffer_size)):
                 path = work / part_name(index, settings, buffer)
                 if read_counts(path) is None:
-                    write_part(path, buffer, tokenizer, max_length, num_proc, progress)
+                    write_part(path, buffer, tokenizer, max_length, fill, num_proc, progress)
                 parts.append(path)
                 bar.update(len(buffer))
-        info = _info(parts, tokenizer, max_length, buffer_size)
+        info = _info(parts, tokenizer, max_length, fill, buffer_size)
         if info.num_tokens < max_length:
             shutil.rmtree(work)
             raise ValueError(
@@ -137,7 +142,9 @@ def _buffers(texts: Iterable[str], buffer_size: int) -> Iterator[list[str]]:
         yield buffer
 
 
-def _info(parts: list[Path], tokenizer: "PreTrainedTokenizerBase", max_length: int, buffer_size: int) -> PackingInfo:
+def _info(
+    parts: list[Path], tokenizer: "PreTrainedTokenizerBase", max_length: int, fill: bool, buffer_size: int
+) -> PackingInfo:
     counts = [read_counts(path) for path in parts]
     return PackingInfo(
         max_length=max_length,
@@ -147,6 +154,7 @@ def _info(parts: list[Path], tokenizer: "PreTrainedTokenizerBase", max_length: i
         vocabulary_fingerprint=vocabulary_fingerprint(tokenizer),
         vocab_size=len(tokenizer),
         buffer_size=buffer_size,
+        fill=fill,
     )
 
 

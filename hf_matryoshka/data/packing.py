@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from .row_filling import Part, fill_rows
+
 
 def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]]:
     """Packs sequences into as few rows as best-fit-decreasing finds; no sequence is cut or left out.
@@ -54,7 +56,7 @@ def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]
 
 
 def pack_sequences(
-    tokens: np.ndarray, lengths: np.ndarray, capacity: int
+    tokens: np.ndarray, lengths: np.ndarray, capacity: int, affixes: tuple[int, int] | None = None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Rows of packed sequences, as the flat values and the offsets of two Arrow lists.
 
@@ -65,18 +67,30 @@ def pack_sequences(
             Tokens of each sequence.
         capacity (`int`):
             Tokens of a row.
+        affixes (`tuple[int, int]`, *optional*):
+            Special tokens before and after each sequence: sequences are split where that fills a row
+            ([`~data.row_filling.fill_rows`]). By default they stay whole.
 
     Returns:
         `tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]`: the tokens in packed order, the offsets of the rows in
         them (`num_rows + 1`), the lengths of the sequences in packed order, and the offsets of the rows in those.
     """
     rows = best_fit_decreasing(lengths, capacity)
-    order = np.array([index for row in rows for index in row], dtype=np.int64)
+    before, after = affixes or (0, 0)
+    if affixes is None:
+        parts = [Part(index, 0, int(lengths[index])) for row in rows for index in row]
+    else:
+        rows = fill_rows(rows, lengths, capacity, before + after)
+        parts = [part for row in rows for part in row]
+    sequences, starts, stops = np.array(parts, dtype=np.int64).reshape(-1, 3).T
     sequence_offsets = np.cumsum([0, *map(len, rows)])
-    packed_lengths = lengths[order]
-    ends = np.cumsum(packed_lengths)
-    token_offsets = np.concatenate([[0], ends])[sequence_offsets]
-    starts = np.cumsum(lengths) - lengths
-    # Token t of the sequence that is packed at position p comes from starts[order[p]] + t.
-    source = np.repeat(starts[order] - (ends - packed_lengths), packed_lengths) + np.arange(len(tokens))
+    ends = np.cumsum(lengths)
+    heads = (ends - lengths)[sequences]
+    # A part is three runs of tokens: what stands before its sequence, some of the text, and what stands after it.
+    runs = np.stack([heads, heads + before + starts, ends[sequences] - after], axis=1).reshape(-1)
+    run_lengths = np.stack([np.full_like(starts, before), stops - starts, np.full_like(starts, after)], axis=1)
+    packed_lengths, run_lengths = run_lengths.sum(axis=1), run_lengths.reshape(-1)
+    token_offsets = np.concatenate([[0], np.cumsum(packed_lengths)])[sequence_offsets]
+    # Token t of the run at position p comes from runs[p] + t.
+    source = np.repeat(runs - (np.cumsum(run_lengths) - run_lengths), run_lengths) + np.arange(run_lengths.sum())
     return tokens[source], token_offsets, packed_lengths, sequence_offsets

@@ -22,7 +22,7 @@ class PackingInfo:
     Args:
         max_length (`int`): Tokens of a row.
         num_rows (`int`): Rows.
-        num_sequences (`int`): Sequences in them: documents, and parts of documents longer than a row.
+        num_sequences (`int`): Sequences in them: documents, and parts of documents that were split.
         num_documents (`int`): Documents with at least one token.
         num_empty (`int`): Texts in which the tokenizer found none.
         num_tokens (`int`): Tokens in the rows, special ones included.
@@ -31,6 +31,7 @@ class PackingInfo:
         vocabulary_fingerprint (`str`): Equal for tokenizers in which every token has the same id.
         vocab_size (`int`): Entries of the vocabulary.
         buffer_size (`int`): Most texts that were packed together.
+        fill (`bool`): Whether documents were split to fill rows.
     """
 
     max_length: int
@@ -44,6 +45,7 @@ class PackingInfo:
     vocabulary_fingerprint: str
     vocab_size: int
     buffer_size: int
+    fill: bool = False
 
     @property
     def useful_tokens(self) -> float:

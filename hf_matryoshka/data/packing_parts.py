@@ -15,7 +15,7 @@ import pyarrow as pa
 from .arrow import read_arrow, write_arrow
 from .files import write_beside
 from .packing import pack_sequences
-from .tokens import split_into_sequences
+from .tokens import special_affixes, split_into_sequences
 
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ _TOKEN_FEATURES = datasets.Features(
 )
 
 
-def settings_digest(tokenizer_fingerprint: str, max_length: int) -> str:
+def settings_digest(tokenizer_fingerprint: str, max_length: int, fill: bool) -> str:
     """What the rows depend on besides the texts."""
-    return f"{_VERSION} {tokenizer_fingerprint} {max_length}"
+    return f"{_VERSION} {tokenizer_fingerprint} {max_length}{' fill' if fill else ''}"
 
 
 def part_name(index: int, settings: str, texts: Sequence[str]) -> str:
@@ -59,6 +59,7 @@ def write_part(
     texts: Sequence[str],
     tokenizer: "PreTrainedTokenizerBase",
     max_length: int,
+    fill: bool,
     num_proc: int,
     progress: bool,
 ) -> None:
@@ -69,6 +70,7 @@ def write_part(
         texts (`Sequence[str]`): The buffer.
         tokenizer (`PreTrainedTokenizerBase`): The tokenizer.
         max_length (`int`): Tokens of a row.
+        fill (`bool`): Whether to split sequences where that fills a row.
         num_proc (`int`): Processes that tokenise.
         progress (`bool`): Whether to show the progress of the tokeniser.
     """
@@ -89,12 +91,13 @@ def write_part(
         lists = table["input_ids"].combine_chunks() if len(table) else pa.array([], pa.list_(pa.int32()))
         lengths = np.diff(lists.offsets.to_numpy()).astype(np.int64)
         num_documents = int(np.sum(table["starts"].to_numpy())) if len(table) else 0
-        packed = pack_sequences(lists.flatten().to_numpy(), lengths, max_length)
+        affixes = tuple(map(len, special_affixes(tokenizer))) if fill else None
+        packed = pack_sequences(lists.flatten().to_numpy(), lengths, max_length, affixes)
         del sequences, table, lists
     tokens, token_offsets, sequence_lengths, sequence_offsets = packed
     counts = {
         "num_rows": len(token_offsets) - 1,
-        "num_sequences": len(lengths),
+        "num_sequences": len(sequence_lengths),
         "num_documents": num_documents,
         "num_empty": len(texts) - num_documents,
         "num_tokens": len(tokens),

@@ -1,5 +1,6 @@
 import json
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -212,6 +213,18 @@ def test_real_texts_fill_the_rows(tmp_path, max_length):
     texts = SCIFACT if SCIFACT.is_dir() and max_length == 2048 else ECOMMERCE
     info = pack_texts(iter_texts(texts), tmp_path / "rows", load_tokenizer(folder), max_length=max_length)
     assert info.useful_tokens >= 0.99
+
+
+@pytest.mark.skipif(not SCIFACT.is_dir(), reason="../shared/data/scifact is not on this machine")
+def test_documents_of_more_than_half_a_row_fill_the_rows_when_split(mlm_tokenizer, tmp_path):
+    texts = list(islice(iter_texts(SCIFACT), 500))
+    options = {"max_length": 1024, "progress": False}
+    whole = pack_texts(texts, tmp_path / "whole", mlm_tokenizer, **options)
+    filled = pack_texts(texts, tmp_path / "filled", mlm_tokenizer, fill=True, **options)
+    assert whole.useful_tokens < 0.99 <= filled.useful_tokens and filled.num_rows < whole.num_rows
+    assert filled.num_documents == whole.num_documents and filled.num_sequences > whole.num_sequences
+    assert filled.num_tokens - whole.num_tokens == 2 * (filled.num_sequences - whole.num_sequences)
+    assert load_packing_info(tmp_path / "filled").fill and not load_packing_info(tmp_path / "whole").fill
 
 
 def test_progress_is_shown_unless_it_is_not_wanted(documents, mlm_tokenizer, tmp_path, capsys):
