@@ -9,6 +9,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelF
 from .configuration_delta_bert import DeltaBertConfig
 from .configuration_delta_modernbert import DeltaModernBertConfig
 from .configuration_matryoshka_adaptor import MatryoshkaAdaptorConfig
+from .configuration_matryoshka_mamba import MatryoshkaMambaConfig
 from .modeling_delta_bert import DeltaBertForMaskedLM, DeltaBertForSequenceClassification, DeltaBertModel
 from .modeling_delta_modernbert import (
     DeltaModernBertForMaskedLM,
@@ -16,6 +17,7 @@ from .modeling_delta_modernbert import (
     DeltaModernBertModel,
 )
 from .modeling_matryoshka_adaptor import MatryoshkaAdaptorModel
+from .modeling_matryoshka_mamba import MatryoshkaMambaModel
 
 
 AutoConfig.register(MatryoshkaAdaptorConfig.model_type, MatryoshkaAdaptorConfig)
@@ -28,6 +30,8 @@ AutoConfig.register(DeltaModernBertConfig.model_type, DeltaModernBertConfig)
 AutoModel.register(DeltaModernBertConfig, DeltaModernBertModel)
 AutoModelForMaskedLM.register(DeltaModernBertConfig, DeltaModernBertForMaskedLM)
 AutoModelForSequenceClassification.register(DeltaModernBertConfig, DeltaModernBertForSequenceClassification)
+AutoConfig.register(MatryoshkaMambaConfig.model_type, MatryoshkaMambaConfig)
+AutoModel.register(MatryoshkaMambaConfig, MatryoshkaMambaModel)
 
 __all__ = [
     "DeltaBertConfig",
@@ -40,4 +44,6 @@ __all__ = [
     "DeltaModernBertModel",
     "MatryoshkaAdaptorConfig",
     "MatryoshkaAdaptorModel",
+    "MatryoshkaMambaConfig",
+    "MatryoshkaMambaModel",
 ]

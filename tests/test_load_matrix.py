@@ -14,7 +14,7 @@ from hf_matryoshka import (
     save_self_contained,
 )
 
-from .modeling import delta_models
+from .modeling import delta_models, mamba_models
 
 
 # Also run in the processes below: loads a location with every AutoClass that it offers and compares each level.
@@ -68,8 +68,9 @@ HEADS = ("TinyNestedModel", "TinyNestedForMaskedLM", "TinyNestedForSequenceClass
 ADAPTORS = [f"adaptor-{kind}" for kind in ("mlp", "linear", "orthogonal", "permutation")]
 # By name: the budgets; widths that differ from layer to layer, fewer heads, a narrower residual stream.
 DELTAS = {"DeltaBertForMaskedLM": "mixed", "DeltaModernBertForMaskedLM": "heads", "DeltaModernBertModel": "joint"}
+MAMBA = "MatryoshkaMambaModel"
 # The package has these classes; the tests' own architecture is in no wheel.
-PACKAGED = [*ADAPTORS, *DELTAS]
+PACKAGED = [*ADAPTORS, *DELTAS, MAMBA]
 
 
 @torch.no_grad()
@@ -109,6 +110,8 @@ def models(tiny_nested):
     for name, budgets in DELTAS.items():
         model = delta_models.make(name, budgets)
         found[name] = model, expectation(model, tokens)
+    model = mamba_models.make()
+    found[MAMBA] = model, expectation(model, tokens)
     return found
 
 
@@ -201,7 +204,7 @@ print("REPORT" + json.dumps(report))
     assert {name: value for name, value in report.items() if not value <= 1e-6} == {}
     # Two levels at two widths, and the encoder by itself, in seven ways.
     assert sum(" sentences " in key for key in report) == 7 * 5
-    # 3 levels each; an adaptor has one AutoClass, a text encoder three. Nothing was left out.
+    # 3 levels each; an adaptor and the Mamba have one AutoClass, other encoders three. Nothing was left out.
     ways = [
         "editable",
         "remote code",
@@ -212,7 +215,7 @@ print("REPORT" + json.dumps(report))
         "sharded again",
     ]
     for name in models:
-        count = 3 * (1 if name in ADAPTORS else 3)
+        count = 3 * (1 if name in (*ADAPTORS, MAMBA) else 3)
         expected_ways = [*ways, "wheel", "wheel, by id", "saved from the wheel"] if name in PACKAGED else ways
         for way in expected_ways:
             assert sum(key.startswith(f"{way} {name} AutoModel") for key in report) == count, (way, name)

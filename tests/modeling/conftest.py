@@ -2,7 +2,7 @@
 
 import pytest
 
-from . import delta_models
+from . import delta_models, mamba_models
 from .nested_models import HEADS, KINDS, UNEVEN, make_adaptor
 
 
@@ -17,13 +17,15 @@ DELTAS = [
 ]
 
 
-@pytest.fixture(params=[*KINDS, *HEADS, "uneven", *DELTAS])
+@pytest.fixture(params=[*KINDS, *HEADS, "uneven", *DELTAS, "mamba"])
 def nested_model(request, tiny_nested):
-    """Every kind of adaptor, an encoder that is nested on two axes, with each head, and the Delta encoders."""
+    """Every kind of adaptor, an encoder that is nested on two axes, with each head, the Delta and Mamba encoders."""
     if request.param in KINDS:
         return make_adaptor(request.param)
     if request.param in DELTAS:
         return delta_models.make(*request.param.split())
+    if request.param == "mamba":
+        return mamba_models.make()
     if request.param == "uneven":
         return tiny_nested.make(intermediate_sizes=UNEVEN, output_scale=0.5, hidden_act="relu")
     return tiny_nested.make(request.param)
