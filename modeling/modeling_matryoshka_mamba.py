@@ -13,6 +13,7 @@ from transformers.utils import ModelOutput
 
 from .band_head import BandHead, BandPooling, PooledTokens, unit_length
 from .configuration_matryoshka_mamba import MatryoshkaMambaConfig
+from .dimension_frontier import FrontierMixin
 from .levels import resolve_matryoshka_dim
 from .mamba_layers import BlockState, CausalConv, MambaBlock, MambaMixer, TokenLayout, step_biases
 from .mamba_streaming import StreamingMixin
@@ -34,7 +35,7 @@ class MatryoshkaMambaOutput(ModelOutput):
     embeddings: torch.FloatTensor | None = None
 
 
-class MatryoshkaMambaModel(StreamingMixin, NestedModelMixin, PreTrainedModel):
+class MatryoshkaMambaModel(FrontierMixin, StreamingMixin, NestedModelMixin, PreTrainedModel):
     """Turns texts into embeddings whose leading dimensions are embeddings, too.
 
     A level is a width: the leading heads of each mixer and the leading columns of each SwiGLU network. An output
