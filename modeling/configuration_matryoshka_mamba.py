@@ -60,7 +60,7 @@ class MatryoshkaMambaConfig(LevelsMixin, PreTrainedConfig):
             is also a fast one. It is then no prefix of a larger one. By default the full width.
         chunk_size (`int`, *optional*, defaults to 64):
             Tokens that the scan takes at once.
-        segment_length (`int`, *optional*, defaults to 1024):
+        segment_length (`int`, *optional*, defaults to 512):
             Longer texts go through all blocks segment by segment with carried states, in constant memory (not with
             `direction="bidirectional"`); a multiple of `block_size` with `"block_bidirectional"`.
         full_num_heads, full_intermediate_size (`int`, *optional*):
@@ -93,7 +93,7 @@ class MatryoshkaMambaConfig(LevelsMixin, PreTrainedConfig):
     matryoshka_dims: list[int] | tuple[int, ...] = DEFAULT_DIMS
     dim_widths: list[float | int] | tuple[float | int, ...] | None = None
     chunk_size: int = 64
-    segment_length: int = 1024
+    segment_length: int = 512
     full_num_heads: int | None = None
     full_intermediate_size: int | None = None
     layer_norm_epsilon: float = 1e-5
