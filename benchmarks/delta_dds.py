@@ -72,8 +72,8 @@ BASE_TEXTS = (("wordnet", "synsets.jsonl.gz"), ("gutenberg", "books.jsonl.gz"))
 TUNING_SEED = 100
 RATES = {
     "full": (1e-3, 2e-3, 4e-3, 8e-3),
-    "lora": (3e-3, 1e-2, 3e-2, 1e-1),
-    "vera": (1e-2, 3e-2, 1e-1, 3e-1),
+    "lora": (1e-2, 3e-2, 1e-1, 3e-1),
+    "vera": (3e-2, 1e-1, 3e-1, 1.0),
     "vblora": (1e-2, 3e-2, 1e-1, 3e-1),
     "dds": (1e-2, 3e-2, 1e-1, 3e-1),
     "dds_random": (1e-2, 3e-2, 1e-1, 3e-1),
