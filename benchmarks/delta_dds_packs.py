@@ -15,8 +15,8 @@ from hf_matryoshka.trainers.delta_pack import apply_delta_pack
 
 
 LEVELS = {"4KB": 4096, "16KB": 16384, "64KB": 65536}
-# Rank of the private remainder, and of the atoms.
-DDS_RANKS = {"4KB": (0, 16), "16KB": (1, 16), "64KB": (4, 4)}
+# Of the atoms.
+DDS_RANKS = {"4KB": 16, "16KB": 4, "64KB": 1}
 KINDS = ("mlp.Wo", "attn.Wo", "attn.Wqkv", "mlp.Wi")
 # The header of a safetensors file of one or two tensors without metadata is shorter.
 HEADER = 192
@@ -67,8 +67,8 @@ def vblora_config(model: PreTrainedModel, size: int) -> VBLoRAConfig:
         rank *= 2
 
 
-def dds_config(model: PreTrainedModel, size: int, private_rank: int, rank: int) -> DdsConfig:
-    fields = {"private_rank": private_rank, "rank": rank, "target_modules": ["Wqkv", "Wo", "Wi"]}
+def dds_config(model: PreTrainedModel, size: int, rank: int) -> DdsConfig:
+    fields = {"rank": rank, "target_modules": ["Wqkv", "Wo", "Wi"]}
     smallest = get_peft_model(copy.deepcopy(model), DdsConfig(num_atoms=1, **fields)).export_delta_pack().pack_bytes
     # The header may grow by a few digits, and is padded to eight bytes.
     return DdsConfig(num_atoms=1 + (size - smallest - 32) // (2 * len(matrices(model))), **fields)
@@ -82,7 +82,7 @@ def adapt(
     configs = {"lora": lora_config, "vera": vera_config, "vblora": vblora_config}
     if system in configs:
         return get_peft_model(model, configs[system](base, size))
-    adapted = get_peft_model(model, dds_config(base, size, *DDS_RANKS[level]))
+    adapted = get_peft_model(model, dds_config(base, size, DDS_RANKS[level]))
     if system == "dds":
         init_bank_from_differences(adapted, others())
     return adapted
