@@ -5,11 +5,12 @@ import json
 import pytest
 import torch
 from huggingface_hub import HfApi
-from transformers import PreTrainedModel
+from transformers import AutoTokenizer, PreTrainedModel
 
 from hf_matryoshka import (
     MatryoshkaAdaptorConfig,
     MatryoshkaAdaptorModel,
+    mamba_sentence_encoder,
     nest_sentence_encoder,
     save_self_contained,
 )
@@ -69,6 +70,8 @@ ADAPTORS = [f"adaptor-{kind}" for kind in ("mlp", "linear", "orthogonal", "permu
 # By name: the budgets; widths that differ from layer to layer, fewer heads, a narrower residual stream.
 DELTAS = {"DeltaBertForMaskedLM": "mixed", "DeltaModernBertForMaskedLM": "heads", "DeltaModernBertModel": "joint"}
 MAMBA = "MatryoshkaMambaModel"
+# Sentence-transformers models, by name.
+SENTENCES = ("sentences", "mamba-sentences")
 # The package has these classes; the tests' own architecture is in no wheel.
 PACKAGED = [*ADAPTORS, *DELTAS, MAMBA]
 
@@ -118,15 +121,19 @@ def models(tiny_nested):
 def test_all_ways_give_equal_outputs(models, hub, run_script, wheel_site, tiny_sentence_transformer, tmp_path):
     encoder = nest_sentence_encoder(tiny_sentence_transformer, [[0.25, 1, 1], [1.0, 2, 2]], [4, 16], residual="joint")
     texts = ["a cat", "the large river"]
-    sentences = {
-        (level, dim): torch.from_numpy(encoder.encode(texts, level=level, matryoshka_dim=dim))
-        for level in encoder[0].levels
-        for dim in (4, 16)
-    }
-    torch.save(sentences, tmp_path / "sentences.pt")
-    save_self_contained(encoder, tmp_path / "saved" / "sentences")
-    HfApi().create_repo("me/sentences")
-    HfApi().upload_folder(repo_id="me/sentences", folder_path=tmp_path / "saved" / "sentences")
+    mamba = mamba_models.make(widths=[0.5, 1.0], matryoshka_dims=[4, 16])
+    mamba = mamba_sentence_encoder(mamba, AutoTokenizer.from_pretrained(tiny_sentence_transformer))
+    sentences = {}
+    for name, model in zip(SENTENCES, (encoder, mamba), strict=True):
+        sentences[name] = {
+            (level, dim): torch.from_numpy(model.encode(texts, level=level, matryoshka_dim=dim))
+            for level in model[0].levels
+            for dim in (4, 16)
+        }
+        torch.save(sentences[name], tmp_path / f"{name}.pt")
+        save_self_contained(model, tmp_path / "saved" / name)
+        HfApi().create_repo(f"me/{name}")
+        HfApi().upload_folder(repo_id=f"me/{name}", folder_path=tmp_path / "saved" / name)
     for name, (model, expected) in models.items():
         model.save_pretrained(tmp_path / "saved" / name)
         model.push_to_hub(f"me/{name}")
@@ -137,7 +144,8 @@ def test_all_ways_give_equal_outputs(models, hub, run_script, wheel_site, tiny_s
     for name, (_, expected) in models.items():
         check(tmp_path / "saved" / name, expected, report, f"editable {name}")  # noqa: F821 - defined by CHECK
 
-    check_sentences(str(tmp_path / "saved" / "sentences"), sentences, report, "editable sentences")  # noqa: F821
+    for name, expected in sentences.items():
+        check_sentences(str(tmp_path / "saved" / name), expected, report, f"editable {name}")  # noqa: F821
 
     # The wheel, away from the checkout; what it saves goes to the process below.
     output = run_script(
@@ -155,9 +163,10 @@ for name in {PACKAGED!r}:
     check(f"me/{{name}}", expected, report, f"wheel, by id {{name}}")
     model.save_pretrained(f"wheel/{{name}}")
 from hf_matryoshka import save_self_contained
-expected = torch.load("sentences.pt", weights_only=True)
-model = check_sentences("saved/sentences", expected, report, "wheel sentences")
-save_self_contained(model, "wheel/sentences")
+for name in {SENTENCES!r}:
+    expected = torch.load(f"{{name}}.pt", weights_only=True)
+    model = check_sentences(f"saved/{{name}}", expected, report, f"wheel {{name}}")
+    save_self_contained(model, f"wheel/{{name}}")
 print("REPORT" + json.dumps(report))
 """,
         PYTHONPATH=str(wheel_site),
@@ -187,14 +196,15 @@ for name in {list(models)!r}:
     check(f"sharded/{{name}}", expected, report, f"sharded again {{name}}", **trust)
     if Path(f"wheel/{{name}}").is_dir():
         check(f"wheel/{{name}}", expected, report, f"saved from the wheel {{name}}", **trust)
-expected = torch.load("sentences.pt", weights_only=True)
-check_sentences("wheel/sentences", expected, report, "saved from the wheel sentences")
-model = check_sentences("saved/sentences", expected, report, "remote code sentences")
-model.save_pretrained("again/sentences")
-model = check_sentences("again/sentences", expected, report, "saved again sentences")
-model = check_sentences("me/sentences", expected, report, "remote code by id sentences")
-model.push_to_hub("me/sentences-again")
-check_sentences("me/sentences-again", expected, report, "pushed again sentences")
+for name in {SENTENCES!r}:
+    expected = torch.load(f"{{name}}.pt", weights_only=True)
+    check_sentences(f"wheel/{{name}}", expected, report, f"saved from the wheel {{name}}")
+    model = check_sentences(f"saved/{{name}}", expected, report, f"remote code {{name}}")
+    model.save_pretrained(f"again/{{name}}")
+    model = check_sentences(f"again/{{name}}", expected, report, f"saved again {{name}}")
+    model = check_sentences(f"me/{{name}}", expected, report, f"remote code by id {{name}}")
+    model.push_to_hub(f"me/{{name}}-again")
+    check_sentences(f"me/{{name}}-again", expected, report, f"pushed again {{name}}")
 print("REPORT" + json.dumps(report))
 """,
         without_package=True,
@@ -203,7 +213,8 @@ print("REPORT" + json.dumps(report))
 
     assert {name: value for name, value in report.items() if not value <= 1e-6} == {}
     # Two levels at two widths, and the encoder by itself, in seven ways.
-    assert sum(" sentences " in key for key in report) == 7 * 5
+    for name in SENTENCES:
+        assert sum(f" {name} " in key for key in report) == 7 * 5
     # 3 levels each; an adaptor and the Mamba have one AutoClass, other encoders three. Nothing was left out.
     ways = [
         "editable",

@@ -22,6 +22,9 @@ def evaluate(
         str | None, typer.Option(help="Base model of an adaptor; by default the one it was trained on.")
     ] = None,
     dims: Annotated[Any, typer.Option(parser=integers, metavar="INTEGERS", help="Only these widths.")] = None,
+    level: Annotated[
+        str | None, typer.Option(help="Level of a nested encoder that encodes, such as w0.5; by default the largest.")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Split of the data.")] = None,
     baselines: Annotated[bool, typer.Option(help="Score the baselines at the same widths.")] = True,
     num_vectors: Annotated[int | None, typer.Option(min=1, help="Size of an index, for its memory.")] = None,
@@ -49,6 +52,7 @@ def evaluate(
         baselines=baselines,
         num_vectors=num_vectors,
         trust_remote_code=trust_remote_code,
+        encoder_level=level,
     )
     if output is not None:
         write_evaluation(curves, output)

@@ -12,8 +12,8 @@ from .options import JsonFlag, integers, print_json
 
 
 _FLAGS = ("--budgets", "--budget")
-# `0.5:6:6`, or the name of a level such as `w0.5-h6-d6`.
-_BUDGET = re.compile(r"[\d.]+:\d+:\d+|[wm][\d.]+-h\d+-d\d+")
+# `0.5:6:6`, or the name of a level such as `w0.5-h6-d6` or `w0.5`.
+_BUDGET = re.compile(r"[\d.]+:\d+:\d+|[wm][\d.]+(-h\d+-d\d+)?")
 
 
 class BudgetsCommand(TyperCommand):

@@ -38,6 +38,7 @@ def embed_texts(
     cache_dir: str | Path | None = None,
     batch_size: int = 32,
     prompt: str | None = None,
+    level: str | None = None,
     progress: bool = True,
     name: str = "texts",
 ) -> np.ndarray:
@@ -58,6 +59,8 @@ def embed_texts(
             Texts a forward pass.
         prompt (`str`, *optional*):
             Text to put before each text; by default what the model does by itself.
+        level (`str`, *optional*):
+            Level of a nested encoder; the largest by default.
         progress (`bool`, *optional*, defaults to `True`):
             Whether to show a progress bar while encoding.
         name (`str`, *optional*, defaults to `"texts"`):
@@ -76,7 +79,8 @@ def embed_texts(
     root = ensure_writable_folder(default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser())
     if isinstance(model, (str, Path)):
         model = load_base_model(model)
-    folder = root / "embeddings" / _cache_key(model_fingerprint(model), prompt, texts)
+    settings = {} if level is None else {"level": level}
+    folder = root / "embeddings" / _cache_key(" ".join([model_fingerprint(model), *settings.values()]), prompt, texts)
 
     chunks: dict[int, np.ndarray] = {}
     for start, stop in _chunk_bounds(len(texts)):
@@ -90,7 +94,7 @@ def embed_texts(
                 if start in chunks:
                     continue
                 vectors = model.encode(
-                    list(texts[start:stop]), batch_size=batch_size, prompt=prompt, show_progress_bar=False
+                    list(texts[start:stop]), batch_size=batch_size, prompt=prompt, show_progress_bar=False, **settings
                 )
                 chunks[start] = check_vectors(vectors, name=f"the vectors of {name}[{start}:{stop}]")
                 _write_chunk(chunks[start], _chunk_path(folder, start, stop))

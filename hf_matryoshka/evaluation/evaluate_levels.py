@@ -16,7 +16,7 @@ from ..modeling.modeling_matryoshka_adaptor import MatryoshkaAdaptorModel
 from .baselines import BASELINES, Baseline, fit_baselines
 from .cost import index_memory_mb
 from .curve import Curve, LevelPoint
-from .levels import LevelView, adaptor_view, custom_view, prefix_view, split_at_levels
+from .levels import LevelView, adaptor_view, custom_view, own_dims, prefix_view, split_at_levels
 from .mteb_encoder import CachedLevelEncoder, FullWidthEncoder, LevelTransform, content_revision
 from .mteb_scores import run_task
 from .mteb_tasks import get_mteb_task
@@ -28,6 +28,7 @@ def evaluate_levels(
     *,
     adaptor: MatryoshkaAdaptorModel | None = None,
     levels: Sequence[int | str] | None = None,
+    encoder_level: int | str | None = None,
     transform: LevelTransform | None = None,
     baselines: bool | Sequence[str] = True,
     split: str | None = None,
@@ -45,12 +46,15 @@ def evaluate_levels(
 
     Args:
         model (`SentenceTransformer`, `str` or `os.PathLike`): A model that carries an adaptor or truncation module, or
-            the base of `adaptor` or `transform`, or a model whose own training nested its prefixes (give `levels`).
+            the base of `adaptor` or `transform`, or a model whose own training nested its prefixes (give `levels`,
+            unless it is a Matryoshka Mamba, which knows them).
         tasks (`str`, `AbsTask` or a `Sequence` of them): Names of MTEB tasks, or task objects, also those of
             [`~evaluation.mteb_tasks.retrieval_task`] over local data.
         adaptor ([`~modeling.MatryoshkaAdaptorModel`], *optional*): Maps the model's vectors to the levels.
         levels (`Sequence[int | str]`, *optional*): Which levels, by name or index, or by width where there is no
             adaptor; by default all that the model's module has.
+        encoder_level (`int` or `str`, *optional*): Level of a nested encoder that encodes the texts, the largest by
+            default: the second axis, one call a level.
         transform (`Callable`, *optional*): Any other map, `transform(vectors, level)`; needs `levels`.
         baselines (`bool` or `Sequence[str]`, *optional*, defaults to `True`): Which of
             `~evaluation.baselines.BASELINES` to score at the same widths, fitted on the task's documents.
@@ -81,12 +85,16 @@ def evaluate_levels(
     splits = [_choose_split(task, split) for task in todo]
     if isinstance(model, (str, os.PathLike)):
         model = load_base_model(model)
-    base, view = _level_view(model, adaptor, levels, transform)
+    if encoder_level is not None:
+        encoder_level = _encoder_level(model, encoder_level)
+    base, view = _level_view(model, adaptor, levels, transform, encoder_level)
     if baselines is True and view.nested_by_training:
         wanted.remove("truncation")  # it is the model itself
     for task in todo:
         _load(task)
-    encoder = FullWidthEncoder(base, cache_dir=cache_dir, batch_size=batch_size, progress=progress)
+    encoder = FullWidthEncoder(
+        base, cache_dir=cache_dir, batch_size=batch_size, progress=progress, level=encoder_level
+    )
     costs = {
         level: view.cost(level, num_vectors=num_vectors, latency_repeats=latency_repeats) for level in view.levels
     }
@@ -172,7 +180,14 @@ def _baseline_system(baseline: Baseline, name: str, view: LevelView, num_vectors
     )
 
 
-def _level_view(model, adaptor, levels, transform) -> tuple[SentenceTransformer, LevelView]:
+def _encoder_level(model: SentenceTransformer, level: int | str) -> str:
+    """Name of a level of a model's encoder; raises `ValueError` if it does not exist."""
+    if "level" not in model.get_model_kwargs():
+        raise ValueError(f"encoder_level is {level!r}, but the encoder of this model has no levels")
+    return model[0].model.config.level_name(level)
+
+
+def _level_view(model, adaptor, levels, transform, encoder_level) -> tuple[SentenceTransformer, LevelView]:
     if adaptor is not None and transform is not None:
         raise ValueError("give adaptor or transform, not both")
     width = model.get_embedding_dimension()
@@ -181,12 +196,16 @@ def _level_view(model, adaptor, levels, transform) -> tuple[SentenceTransformer,
             raise ValueError("transform needs levels, the list of those to evaluate")
         return model, custom_view(transform, width, levels)
     if adaptor is None:
+        dims = own_dims(model)
         model, module = split_at_levels(model)
         if module is None or not isinstance(module, PreTrainedModel):
-            levels = levels or (module and module.matryoshka_dims)
-            if not levels:
+            if not (levels or dims):
                 raise ValueError("the model carries no adaptor: give adaptor, or levels to evaluate its own prefixes")
-            return model, prefix_view(model.get_embedding_dimension(), levels)
+            width = model.get_embedding_dimension()
+            if encoder_level is not None:
+                # A level with a narrower residual stream gives narrower embeddings.
+                width = model.encode("", level=encoder_level, show_progress_bar=False).shape[-1]
+            return model, prefix_view(width, levels or [dim for dim in dims if dim <= width])
         adaptor = module
     if adaptor.config.embedding_dim != model.get_embedding_dimension():
         raise ValueError(

@@ -97,6 +97,12 @@ def custom_view(transform: LevelTransform, width: int, levels: Sequence[int | st
     return LevelView(list(names), sorted(by_dim), lambda vectors, level: transform(vectors, names[level]))
 
 
+def own_dims(model: SentenceTransformer) -> list[int] | None:
+    """The widths that a model without an adaptor was trained at, if it says so."""
+    _, module = split_at_levels(model)
+    return getattr(model[0] if module is None else module, "matryoshka_dims", None)
+
+
 def split_at_levels(model: SentenceTransformer) -> tuple[SentenceTransformer, torch.nn.Module | None]:
     """The model before the module that makes its levels, and that module; the model and `None` if it has none.
 

@@ -28,6 +28,7 @@ class FullWidthEncoder:
             kept in memory only.
         batch_size (`int`, *optional*, defaults to 32): Texts a batch.
         progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
+        level (`str`, *optional*): Level of a nested encoder; the largest by default.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class FullWidthEncoder:
         cache_dir: str | os.PathLike | None = None,
         batch_size: int = 32,
         progress: bool = True,
+        level: str | None = None,
     ):
         self.model = model
         self.cache_dir = cache_dir
         self.batch_size = batch_size
         self.progress = progress
-        self.fingerprint = model_fingerprint(model)
+        self.settings = {} if level is None else {"level": level}
+        self.fingerprint = " ".join([model_fingerprint(model), *self.settings.values()])
         self._vectors: dict[bytes, np.ndarray] = {}
 
     def encode(self, texts: Sequence[str], prompt: str | None = None) -> np.ndarray:
@@ -70,9 +73,15 @@ class FullWidthEncoder:
                 batch_size=self.batch_size,
                 prompt=prompt,
                 progress=self.progress,
+                **self.settings,
             )
         vectors = self.model.encode(
-            texts, batch_size=self.batch_size, prompt=prompt, show_progress_bar=self.progress, convert_to_numpy=True
+            texts,
+            batch_size=self.batch_size,
+            prompt=prompt,
+            show_progress_bar=self.progress,
+            convert_to_numpy=True,
+            **self.settings,
         )
         return vectors.astype(np.float32, copy=False)
 

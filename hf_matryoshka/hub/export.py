@@ -12,10 +12,12 @@ from sentence_transformers import SentenceTransformer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..modeling.modeling_matryoshka_adaptor import MatryoshkaAdaptorModel
+from ..modeling.modeling_matryoshka_mamba import MatryoshkaMambaModel
 from .adaptor_exporter import AdaptorExporter, load_base
 from .cards import CardDetails, CardFacts, write_card
 from .gate import check_export
 from .level_exporter import FORMS, LevelExporter, on_cpu
+from .mamba_exporter import MambaEncoderExporter, MambaExporter
 from .manifest import FamilyLevel, FamilyRepo, Manifest, weight_hashes
 from .model_exporter import ModelExporter
 from .onnx_export import OnnxExport, check_onnx_packages, export_onnx, export_token_onnx
@@ -45,7 +47,7 @@ def export_level(
 
     Args:
         model (`PreTrainedModel` or `SentenceTransformer`): The nested model, or a sentence-embedding model whose first
-            module is a [`NestedTransformer`].
+            module is a [`NestedTransformer`] or a [`MatryoshkaMambaTransformer`].
         level (`int`, `str` or `None`): The level, `None` for the largest, `"full"` for a repo that holds all levels.
         output_dir (`str` or `os.PathLike`): A new or empty folder, or an earlier export, which is replaced. Nothing
             appears there unless the comparison succeeds.
@@ -135,6 +137,8 @@ class ExportJob:
             raise ValueError("an adaptor takes embeddings and no tokenizer; give the base_model, which has its own")
         if not adaptor and base_model is not None:
             raise ValueError(f"{type(model).__name__} needs no base_model; only an adaptor does")
+        if onnx and isinstance(model, MatryoshkaMambaModel):
+            raise ValueError("there are no ONNX graphs of a Matryoshka Mamba encoder yet; export it without onnx")
         if onnx:
             check_onnx_packages()
         details = card or CardDetails()
@@ -150,6 +154,10 @@ class ExportJob:
         """How this model's level is written; raises `ValueError` if it does not exist."""
         if isinstance(self.model, MatryoshkaAdaptorModel):
             return AdaptorExporter(self.model, level, self.base, self.shard_by_level)
+        if isinstance(self.model, MatryoshkaMambaModel) and self.encoder is not None:
+            return MambaEncoderExporter(self.encoder, level, self.shard_by_level)
+        if isinstance(self.model, MatryoshkaMambaModel):
+            return MambaExporter(self.model, level, self.tokenizer, self.shard_by_level)
         if self.encoder is not None:
             return SentenceEncoderExporter(self.encoder, level, self.shard_by_level)
         return ModelExporter(self.model, level, self.tokenizer, self.shard_by_level)
@@ -187,7 +195,7 @@ class ExportJob:
         reasons = []
         for form in FORMS[:-1]:
             try:
-                return form, "; ".join(dict.fromkeys(reasons)) or None, exporter.writer(form)
+                return form, "; ".join(dict.fromkeys(reasons)) or None, exporter.auto_writer(form)
             except ValueError as error:
                 reasons.append(str(error))
         return FORMS[-1], "; ".join(dict.fromkeys(reasons)), exporter.writer(FORMS[-1])

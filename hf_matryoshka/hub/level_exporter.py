@@ -86,6 +86,10 @@ class LevelExporter(ABC):
             raise ValueError("it holds all levels in one, for which there is no stock class")
         return self._writer(form)
 
+    def auto_writer(self, form: str) -> Callable[[Path], None]:
+        """As [`~LevelExporter.writer`], of a form that may be chosen without being asked for."""
+        return self.writer(form)
+
     @abstractmethod
     def _writer(self, form: str) -> Callable[[Path], None]: ...
 

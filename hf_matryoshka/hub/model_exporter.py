@@ -73,11 +73,12 @@ class ModelExporter(LevelExporter):
         for name, repo_class in self._classes(form, folder).items():
             loaded = repo_class.from_pretrained(folder).eval()
             for level in levels if nested else ():
-                yield self._compare(name, loaded, inputs, level, {"level": level})
-            yield self._compare(name, loaded, inputs, levels[-1], {})
+                yield from self._compare(name, loaded, inputs, level, {"level": level})
+            default = self._default_level(levels[-1]) if nested else levels[-1]
+            yield from self._compare(name, loaded, inputs, default, {})
             for level in levels if nested and self.shard_by_level else ():
                 small = repo_class.from_pretrained(folder, level=level).eval()
-                yield self._compare(f"{name} of one level", small, inputs, level, {})
+                yield from self._compare(f"{name} of one level", small, inputs, self._default_level(level), {})
             if _head(loaded) in (_head(self.model), "") and self._runs_pipeline(_head(loaded)):
                 _run_pipeline(loaded, tokenizer)
 
@@ -96,9 +97,13 @@ class ModelExporter(LevelExporter):
             if name.startswith("AutoModel")
         }
 
+    def _default_level(self, level: str) -> str:
+        """What a nested model whose largest level is this one computes where no level is asked for."""
+        return level
+
     def _compare(
         self, name: str, loaded: PreTrainedModel, inputs: dict[str, torch.Tensor], level: str, kwargs: dict[str, str]
-    ) -> Comparison:
+    ) -> Iterator[Comparison]:
         trained = self._trained
         if _head(loaded) != _head(trained):
             # A head that the checkpoint lacks starts at random: only what lies below it can be compared.
@@ -107,7 +112,7 @@ class ModelExporter(LevelExporter):
         if outputs[0].shape == outputs[1].shape and outputs[0].ndim == 3:
             # What a model computes at padded positions is nobody's output.
             outputs = [output[inputs["attention_mask"].bool()] for output in outputs]
-        return Comparison(level, name, *outputs)
+        yield Comparison(level, name, *outputs)
 
     def _sample_inputs(self) -> dict[str, torch.Tensor]:
         if self.tokenizer is not None:

@@ -35,8 +35,8 @@ def save_self_contained(model: SentenceTransformer, folder: str | os.PathLike) -
     `SentenceTransformer.save_pretrained` alone names the modules of this package by their place in the package.
 
     Args:
-        model (`SentenceTransformer`): The model; its [`NestedTransformer`], [`MatryoshkaAdaptor`] or
-            [`MatryoshkaTruncate`] may come from this package or from a repo.
+        model (`SentenceTransformer`): The model; its [`NestedTransformer`], [`MatryoshkaMambaTransformer`],
+            [`MatryoshkaAdaptor`] or [`MatryoshkaTruncate`] may come from this package or from a repo.
         folder (`str` or `os.PathLike`): Where to save it.
     """
     folder = Path(folder)

@@ -11,6 +11,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from torch import nn
 from transformers import PreTrainedModel
 
+from ..modeling.configuration_matryoshka_mamba import MatryoshkaMambaConfig
 from ..modeling.st_matryoshka_truncate import MatryoshkaTruncate
 from ..modeling.st_nested_transformer import transformer_around
 from .level_exporter import SAMPLE_TEXTS, Comparison
@@ -96,9 +97,10 @@ class SentenceEncoderExporter(ModelExporter):
                 actual = _encode(model, **kwargs)
                 expected = self._expected(level, matryoshka_dim=dim)
                 yield Comparison(level, f"SentenceTransformer of {dim} dimensions", actual, expected)
+        default = self._default_level(levels[-1]) if nested else levels[-1]
         for prompt in [None, *(name for name, text in self.encoder.prompts.items() if text)]:
-            expected = self._expected(levels[-1], prompt_name=prompt)
-            yield Comparison(levels[-1], "SentenceTransformer", _encode(model, prompt_name=prompt), expected)
+            expected = self._expected(default, prompt_name=prompt)
+            yield Comparison(default, "SentenceTransformer", _encode(model, prompt_name=prompt), expected)
 
     def _load(self, form: str, folder: Path) -> SentenceTransformer:
         return SentenceTransformer(
@@ -141,6 +143,11 @@ def check_sentence_encoder(model: SentenceTransformer) -> None:
         raise ValueError(
             f"the model starts with a {found}, which has no levels; make it nested with nest_sentence_encoder and "
             "train it, or train an adaptor for its embeddings"
+        )
+    if first.model.config.model_type == MatryoshkaMambaConfig.model_type and "level" not in first.forward_kwargs:
+        raise ValueError(
+            "the model takes the tokens of a MatryoshkaMambaModel, which pools them by itself; build it with "
+            "mamba_sentence_encoder"
         )
     if model.truncate_dim is not None:
         raise ValueError(

@@ -12,7 +12,14 @@ from .. import modeling
 from ..evaluation.certificate import CERTIFICATE_FILE, Certificate
 from ..modeling.budgets import Budget, BudgetsMixin
 from ..modeling.configuration_matryoshka_adaptor import MatryoshkaAdaptorConfig
+from ..modeling.configuration_matryoshka_mamba import MatryoshkaMambaConfig
+from ..modeling.levels import LevelsMixin
+from ..modeling.st_matryoshka_mamba import mamba_sentence_encoder
 from .progress import no_progress_bars
+
+
+# The configs of text encoders.
+LEVELED = (BudgetsMixin, MatryoshkaMambaConfig)
 
 
 @dataclass(frozen=True)
@@ -33,7 +40,7 @@ class TrainedEncoder:
     certificate: Certificate | None = None
 
     @property
-    def config(self) -> BudgetsMixin:
+    def config(self) -> LevelsMixin:
         """The config of the nested encoder."""
         return self.model[0].model.config if isinstance(self.model, SentenceTransformer) else self.model.config
 
@@ -45,6 +52,10 @@ class TrainedEncoder:
         """
         if budget in self.config.levels:
             return budget
+        if not isinstance(self.config, BudgetsMixin):
+            raise ValueError(
+                f"level {budget!r} was not trained; the levels of {self.folder} are {', '.join(self.config.levels)}"
+            )
         try:
             width, heads, depth = budget.split(":")
             wanted = Budget.parse([float(width), int(heads), int(depth)])
@@ -79,7 +90,7 @@ def load_trained_encoder(path: str | os.PathLike, trust_remote_code: bool = Fals
     heads = {
         name: kind
         for name, kind in vars(modeling).items()
-        if isinstance(kind, type) and issubclass(kind, PreTrainedModel) and issubclass(kind.config_class, BudgetsMixin)
+        if isinstance(kind, type) and issubclass(kind, PreTrainedModel) and issubclass(kind.config_class, LEVELED)
     }
     if config["model_type"] not in {kind.config_class.model_type for kind in heads.values()}:
         raise ValueError(
@@ -97,7 +108,10 @@ def load_trained_encoder(path: str | os.PathLike, trust_remote_code: bool = Fals
     if (folder / "tokenizer_config.json").is_file():
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     with no_progress_bars():
-        return TrainedEncoder(folder, heads[architecture].from_pretrained(folder).eval(), tokenizer, certificate)
+        model = heads[architecture].from_pretrained(folder).eval()
+        if isinstance(model.config, MatryoshkaMambaConfig) and tokenizer is not None:
+            model, tokenizer = mamba_sentence_encoder(model, tokenizer), None
+    return TrainedEncoder(folder, model, tokenizer, certificate)
 
 
 def _read_config(path: Path) -> tuple[Path, dict]:

@@ -13,7 +13,7 @@ from ..data.retrieval import RetrievalDataset
 from ..data.splits import unseen_queries
 from ..evaluation.curve import Curve
 from ..evaluation.evaluate_levels import evaluate_levels
-from ..evaluation.levels import split_at_levels
+from ..evaluation.levels import own_dims, split_at_levels
 from ..evaluation.mteb_tasks import classification_task, retrieval_task, sts_task
 from ..evaluation.plot import plot_curves
 from ..evaluation.report import write_report
@@ -53,6 +53,7 @@ def evaluate_model(
     baselines: bool = True,
     num_vectors: int | None = None,
     trust_remote_code: bool = False,
+    encoder_level: str | None = None,
 ) -> dict[str, Curve]:
     """Curves of a model, by task; retrieval data whose training split shares documents gives `<task> (unseen)` too.
 
@@ -69,6 +70,7 @@ def evaluate_model(
         baselines (`bool`, *optional*, defaults to `True`): Whether to score the baselines.
         num_vectors (`int`, *optional*): Size of an index, for its memory.
         trust_remote_code (`bool`, *optional*, defaults to `False`): Whether to run the repo's code.
+        encoder_level (`str`, *optional*): Level of a nested encoder; the largest by default.
 
     Raises:
         ValueError, OSError: See [`evaluate_levels`].
@@ -98,12 +100,14 @@ def evaluate_model(
     if adaptor is None and split_at_levels(encoder)[1] is None:
         width = encoder.get_embedding_dimension()
         # A stock level is what it is; any other model is measured at its prefixes.
-        levels = dims or ([width] if _is_exported(model) else default_matryoshka_dims(width))
+        known = own_dims(encoder) or ([width] if _is_exported(model) else default_matryoshka_dims(width))
+        levels = dims or known
     curves = evaluate_levels(
         encoder,
         todo,
         adaptor=adaptor,
         levels=levels,
+        encoder_level=encoder_level,
         baselines=baselines,
         split=split,
         num_vectors=num_vectors,

@@ -117,7 +117,7 @@ def test_bad_flags_are_one_sentence(command, calls, tmp_path):
         assert status == 2 and not calls
         return " ".join(message.replace("│", " ").split())
 
-    assert "unknown option '--enable_dds'; see hf-matryoshka train delta --help" in error("--enable_dds")
+    assert "unknown option '--enable_all'; see hf-matryoshka train delta --help" in error("--enable_all")
     for flag in ("--load_path", "--export_only", "--export-budgets"):
         assert f"{flag} belongs to exporting: use `hf-matryoshka export RUN OUT --budgets" in error(flag)
     assert "--vocab-size is no option of objective 'embedding'" in error(

@@ -17,6 +17,7 @@ from hf_matryoshka.hub.cards import PLOT_FILE, UNKNOWN_MODEL_ID, CardDetails, Ca
 from hf_matryoshka.hub.manifest import FamilyLevel, FamilyRepo, Manifest
 from hf_matryoshka.hub.onnx_check import Int8Loss
 from hf_matryoshka.hub.onnx_export import OnnxExport
+from hf_matryoshka.modeling.dimension_frontier import Frontier, FrontierPoint
 
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -28,6 +29,22 @@ MODEL = {
     "runs_pipeline": True,
 }
 ENCODER = {"auto_class": "AutoModel", "with_base": True, "embedding_dim": 32, "matryoshka_dims": [8, 16, 32]}
+FRONTIER = Frontier(
+    [FrontierPoint("d32", dim, [dim / 40, dim / 50], {128: 0.5 * dim}) for dim in (8, 16, 32)],
+    "ndcg_at_10",
+    "SciFact test",
+    "x86_64, 2 threads",
+)
+MAMBA = {
+    "auto_class": "AutoModel",
+    "embedding_dim": 32,
+    "matryoshka_dims": [8, 16, 32],
+    "direction": "causal",
+    "segment_length": 1024,
+    "dim_levels": None,
+    "frontier": None,
+    "trade_offs": [],
+}
 NAMES = ["d4", "d8", "d32"]
 
 
@@ -126,6 +143,7 @@ STOCK = dict.fromkeys(NAMES, "stock") | {"full": "remote_code"}
 NESTED = {"d4": "stock", "d8": "stock_padded", "d32": "remote_code", "full": "remote_code"}
 WHY = "it holds all levels in one, for which there is no stock class"
 TYPE = {"model_type": "matryoshka_bert", "dims": False}
+MAMBA_TYPE = {"model_type": "matryoshka_mamba"}
 FACTS = {
     "adaptor-stock": CardFacts(manifest("d8", STOCK, curves=CURVES), "adaptor.md", ADAPTOR, DETAILS),
     "adaptor-full": CardFacts(
@@ -195,6 +213,25 @@ FACTS = {
         "sentence_encoder.md",
         ENCODER | {"matryoshka_dims": []},
         CardDetails(base_model="me/base"),
+    ),
+    "mamba-full-sharded": CardFacts(
+        budgeted(manifest("full", dict.fromkeys(STOCK, "remote_code"), curves=CURVES, reason=WHY, **MAMBA_TYPE)),
+        "mamba.md",
+        MAMBA | {"with_base": True, "frontier": FRONTIER, "trade_offs": FRONTIER.trade_offs()},
+        DETAILS,
+        sharded=True,
+    ),
+    "mamba-tokens": CardFacts(
+        budgeted(manifest("d8", {"d8": "remote_code"}, ["d4", "d8"], reason="no embeddings", **MAMBA_TYPE)),
+        "mamba.md",
+        MAMBA | {"direction": "bidirectional", "with_tokenizer": False, "dim_levels": {8: "d4", 16: "d8", 32: "d8"}},
+        CardDetails(),
+    ),
+    "mamba-stock": CardFacts(
+        budgeted(manifest("d32", {"d32": "stock"}, **MAMBA_TYPE)),
+        "mamba.md",
+        MAMBA | {"with_tokenizer": True, "pipeline_tag": "feature-extraction"},
+        CardDetails(),
     ),
 }
 
