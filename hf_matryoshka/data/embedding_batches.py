@@ -56,8 +56,30 @@ class EmbeddingDataset(Dataset):
         return {"input_ids": self.input_ids[index], "embedding": self.embeddings[index]}
 
 
+class PairDataset(Dataset):
+    """Some texts of an [`EmbeddingDataset`], followed by pairs of its texts.
+
+    Args:
+        texts ([`EmbeddingDataset`]): The texts.
+        rows (`Sequence[int]`): Those that are trained on by themselves.
+        pairs (`Sequence[tuple[int, int]]`): Those that are pairs.
+    """
+
+    def __init__(self, texts: EmbeddingDataset, rows: Sequence[int], pairs: Sequence[tuple[int, int]]):
+        self.texts, self.rows, self.pairs = texts, rows, pairs
+
+    def __len__(self) -> int:
+        return len(self.rows) + len(self.pairs)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        if index < len(self.rows):
+            return self.texts[self.rows[index]]
+        first, second = (self.texts[row] for row in self.pairs[index - len(self.rows)])
+        return first | {f"pair_{name}": value for name, value in second.items()}
+
+
 class EmbeddingCollator:
-    """Pads the texts of a batch to the longest.
+    """Pads the texts of a batch to the longest, and the partners of those that are half of a pair.
 
     Args:
         pad_token_id (`int`): Id of the padding token.
@@ -69,17 +91,28 @@ class EmbeddingCollator:
     def __call__(self, rows: Sequence[dict[str, Any]]) -> dict[str, torch.Tensor]:
         """
         Args:
-            rows (`Sequence[dict]`): Rows of an [`EmbeddingDataset`].
+            rows (`Sequence[dict]`): Rows of an [`EmbeddingDataset`] or a [`PairDataset`].
 
         Returns:
             `dict`: `input_ids` and `attention_mask` of shape `(batch, length)`, `embedding` of shape `(batch, dim)`.
+            If there are pairs, likewise `pair_input_ids`, `pair_attention_mask` and `pair_embedding`, and `pair_rows`
+            of shape `(pairs,)`: the text of the batch that each belongs to.
         """
-        length = max(len(row["input_ids"]) for row in rows)
+        batch = self._padded(rows, "")
+        paired = [number for number, row in enumerate(rows) if "pair_input_ids" in row]
+        if paired:
+            batch |= self._padded([rows[number] for number in paired], "pair_")
+            batch["pair_rows"] = torch.tensor(paired)
+        return batch
+
+    def _padded(self, rows: Sequence[dict[str, Any]], prefix: str) -> dict[str, torch.Tensor]:
+        texts = [row[f"{prefix}input_ids"] for row in rows]
+        length = max(map(len, texts))
         input_ids = torch.full((len(rows), length), self.pad_token_id)
         attention_mask = torch.zeros((len(rows), length), dtype=torch.int64)
-        for number, row in enumerate(rows):
-            count = len(row["input_ids"])
-            input_ids[number, :count] = torch.as_tensor(row["input_ids"])
-            attention_mask[number, :count] = 1
-        embedding = torch.from_numpy(np.stack([row["embedding"] for row in rows]).astype(np.float32))
-        return {"input_ids": input_ids, "attention_mask": attention_mask, "embedding": embedding}
+        for number, text in enumerate(texts):
+            input_ids[number, : len(text)] = torch.as_tensor(text)
+            attention_mask[number, : len(text)] = 1
+        embedding = torch.from_numpy(np.stack([row[f"{prefix}embedding"] for row in rows]).astype(np.float32))
+        parts = {"input_ids": input_ids, "attention_mask": attention_mask, "embedding": embedding}
+        return {f"{prefix}{name}": part for name, part in parts.items()}

@@ -46,18 +46,12 @@ def iter_texts(path: str | Path, field: str = "text") -> Iterator[str]:
     if path.is_dir():
         yield from load_beir(path).documents()
         return
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} does not exist; give a .txt, .jsonl, .csv or .tsv file, or a folder in BEIR format"
-        )
-    suffix = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    if suffix not in (".txt", ".jsonl", *DELIMITERS):
-        raise ValueError(f"{path.name} is neither .txt, .jsonl, .csv nor .tsv, nor a folder in BEIR format")
-    if suffix in DELIMITERS:
-        yield from _column(path, DELIMITERS[suffix], field)
+    kind = file_kind(path, (".txt", ".jsonl", *DELIMITERS), folders=True)
+    if kind in DELIMITERS:
+        yield from (text for (text,) in table_rows(path, DELIMITERS[kind], [field]))
         return
     for number, line in read_lines(path):
-        yield line if suffix == ".txt" else _text(path, number, line, field)
+        yield line if kind == ".txt" else text_of_line(path, number, line, field)
 
 
 def with_fields(paths: Sequence[str | Path], fields: Sequence[str] | None) -> list[tuple[Path, str]]:
@@ -79,27 +73,64 @@ def with_fields(paths: Sequence[str | Path], fields: Sequence[str] | None) -> li
     return [(Path(path), name) for path, name in zip(paths, names, strict=True)]
 
 
-def _column(path: Path, delimiter: str, field: str) -> Iterator[str]:
+def file_kind(path: Path, kinds: Sequence[str], folders: bool = False) -> str:
+    """Suffix of a file, without `.gz`.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is none of `kinds`; with `folders` the message says that a folder in BEIR format would do.
+    """
+    first = ", ".join(kinds[:-1])
+    if not path.is_file():
+        others = ", or a folder in BEIR format" if folders else ""
+        raise FileNotFoundError(f"{path} does not exist; give a {first} or {kinds[-1]} file{others}")
+    kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
+    if kind not in kinds:
+        others = ", nor a folder in BEIR format" if folders else ""
+        raise ValueError(f"{path.name} is neither {first} nor {kinds[-1]}{others}")
+    return kind
+
+
+def table_rows(path: Path, delimiter: str, fields: Sequence[str]) -> Iterator[list[str]]:
+    """Texts of some columns of a table, row by row, without the rows in which one is empty.
+
+    Args:
+        path (`Path`):
+            The table, also as `.gz`.
+        delimiter (`str`):
+            What is between its columns.
+        fields (`Sequence[str]`):
+            The columns, by their names in the first row, or all by their numbers, counted from 0.
+
+    Raises:
+        ValueError: if a column does not exist, or a line cannot be read.
+    """
     rows = csv.reader((f"{line}\n" for _, line in read_lines(path)), delimiter=delimiter)
+    columns = [int(field) for field in fields] if all(field.isdecimal() for field in fields) else None
     try:
-        column = None if not field.isdecimal() else int(field)
         for row in rows:
-            if column is None:
-                if field not in row:
-                    raise ValueError(
-                        f"{path} has no column {field!r} in its first row ({', '.join(row[:8])}); of a table without "
-                        "names give the number of the column, from 0"
-                    )
-                column = row.index(field)
-            elif column >= len(row):
-                raise ValueError(f"line {rows.line_num} of {path} has {len(row)} columns, so no column {column}")
-            elif row[column].strip():
-                yield row[column]
+            if columns is None:
+                for field in fields:
+                    if field not in row:
+                        raise ValueError(
+                            f"{path} has no column {field!r} in its first row ({', '.join(row[:8])}); of a table "
+                            "without names give the number of the column, from 0"
+                        )
+                columns = [row.index(field) for field in fields]
+            elif max(columns) >= len(row):
+                raise ValueError(f"line {rows.line_num} of {path} has {len(row)} columns, so no column {max(columns)}")
+            elif all(row[column].strip() for column in columns):
+                yield [row[column] for column in columns]
     except csv.Error as error:
         raise ValueError(f"line {rows.line_num} of {path} cannot be read as a table ({error})") from error
 
 
-def _text(path: Path, number: int, line: str, field: str) -> str:
+def text_of_line(path: Path, number: int, line: str, field: str) -> str:
+    """Text of a line of a `.jsonl` file: its field, or the whole line where that is a string.
+
+    Raises:
+        ValueError: if the line is no JSON or has no such text.
+    """
     try:
         record = json.loads(line)
     except json.JSONDecodeError:

@@ -3,10 +3,11 @@
 from dataclasses import dataclass, field
 
 from .budget_options import BudgetOptions
+from .text_options import TextOptions
 
 
 @dataclass
-class DeltaEmbeddingRecipe(BudgetOptions):
+class DeltaEmbeddingRecipe(TextOptions, BudgetOptions):
     """What [`train_delta_embedding`] does; every field is also a flag of `hf-matryoshka train delta` and a YAML key.
 
     Raises:
@@ -18,47 +19,13 @@ class DeltaEmbeddingRecipe(BudgetOptions):
         default="sentence-transformers/all-MiniLM-L6-v2",
         metadata={"help": "Sentence-embedding model to start from, a folder or a Hub id; it is the teacher, too."},
     )
-    texts: list[str] | None = field(
-        default=None, metadata={"help": "Files with texts (.txt, .jsonl, .csv, .tsv, or .gz of these), BEIR folders."}
-    )
-    text_field: list[str] | None = field(
-        default=None,
-        metadata={"help": "Field of the .jsonl files or column of the tables, one for all or one a file ('text')."},
-    )
-    exclude: list[str] | None = field(
-        default=None, metadata={"help": "Files with texts that must not be trained on, such as those of a test."}
-    )
-    exclude_field: list[str] | None = field(default=None, metadata={"help": "As text_field, for exclude."})
-    split_sentences: bool = field(
-        default=False, metadata={"help": "Add the sentences of texts that have several as texts of their own."}
-    )
-    max_texts_per_file: int | None = field(
-        default=None, metadata={"help": "Texts of a file at most, drawn by the seed; all by default."}
-    )
-    max_characters: int = field(default=2000, metadata={"help": "Texts are cut to so many characters."})
-    max_length: int = field(default=128, metadata={"help": "Texts are cut to so many tokens in training."})
     matryoshka_dims: list[int] | None = field(
         default=None, metadata={"help": "Output widths to train beside the full one, smallest first."}
     )
     rewire: bool = field(default=True, metadata={"help": "Sort neurons and heads by importance first."})
-    validation_fraction: float = field(
-        default=0.01, metadata={"help": "Part of the texts held out to report the loss on; 0: none."}
-    )
-    seed: int = field(default=0, metadata={"help": "Seed of everything random."})
 
     def __post_init__(self):
         super().__post_init__()
         if self.objective != "embedding":
             raise ValueError(f"objective {self.objective!r} is not 'embedding'; masked_lm has other options")
-        if not self.texts:
-            raise ValueError("give texts: files to distil on")
-        for paths, names in (("texts", "text_field"), ("exclude", "exclude_field")):
-            count, given = len(getattr(self, paths) or []), getattr(self, names)
-            if given and count and len(given) not in (1, count):
-                raise ValueError(f"{names} has {len(given)} names for {count} files; give one, or one a file")
-        for name in ("max_texts_per_file", "max_characters", "max_length"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, but is {value}")
-        if not 0 <= self.validation_fraction < 0.9:
-            raise ValueError(f"validation_fraction must be in [0, 0.9), but is {self.validation_fraction}")
+        self.check_texts()

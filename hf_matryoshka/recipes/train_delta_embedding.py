@@ -1,10 +1,7 @@
 """Distilling a sentence encoder into a nested one: every budget, every output width."""
 
-import copy
-import hashlib
 import json
 import shutil
-import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +10,8 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from torch import nn
-from transformers.trainer_utils import get_last_checkpoint
 
 from ..data.base_models import load_base_model
-from ..data.embed import embed_texts
 from ..data.embedding_batches import EmbeddingCollator, EmbeddingDataset
 from ..data.files import write_beside
 from ..evaluation.bootstrap import bootstrap_mean
@@ -27,25 +22,13 @@ from ..surgery.rewire import rewire_by_importance
 from ..trainers.delta_embedding_arguments import DeltaEmbeddingTrainingArguments
 from ..trainers.delta_embedding_trainer import DeltaEmbeddingTrainer
 from .delta_embedding_recipe import DeltaEmbeddingRecipe
+from .distillation_run import check_texts_a_step, distillation_arguments, run_key, run_training
 from .distillation_texts import gather_texts
 from .run_folder import CURVE_FILE, open_run
-from .training_progress import show_progress
+from .teacher_embeddings import teacher_embeddings
 
 
-# Defaults of the arguments; `training` overrides them.
-DEFAULTS = {
-    "max_steps": 5000,
-    "per_device_train_batch_size": 128,
-    "per_device_eval_batch_size": 128,
-    "learning_rate": 3e-4,
-    "lr_scheduler_type": "linear",
-    "warmup_steps": 0.02,
-    "weight_decay": 0.01,
-    "logging_steps": 100,
-    "save_total_limit": 2,
-    "dataloader_pin_memory": False,
-    "report_to": "none",
-}
+LEARNING_RATE = 3e-4
 
 
 @dataclass
@@ -99,20 +82,13 @@ def train_delta_embedding(
     )
     texts = gather_texts(recipe)
     count = round(recipe.validation_fraction * len(texts))
-    needed = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
-    if len(texts) - count < needed:
-        raise ValueError(
-            f"there are {len(texts) - count} texts to train on, but one step takes {needed}; give more texts or a "
-            "smaller batch"
-        )
-    folder = open_run(output_dir, _run_key(recipe, training, texts), overwrite)
+    check_texts_a_step(args, len(texts) - count)
+    folder = open_run(output_dir, run_key(recipe, training, texts), overwrite)
     if (folder / "training.json").is_file():
         return load_run(folder)
 
     progress = not args.disable_tqdm
-    # The teacher computes in the precision of the training, which is faster on a CPU that has bfloat16.
-    teacher = copy.deepcopy(base).to(torch.bfloat16) if args.bf16 else base
-    embeddings = _embed(teacher, texts, progress)
+    embeddings = teacher_embeddings(base, texts, args.bf16, progress)
     if recipe.order_layers or (recipe.order_layers is None and recipe.layer_order is None):
         order_layers_by_importance(nested[0].model, texts[count:], nested.tokenizer)
     if recipe.rewire:
@@ -128,16 +104,6 @@ def train_delta_embedding(
     with write_beside(folder / "training.json") as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return TrainedEncoder(nested.eval(), report)
-
-
-def _embed(teacher: SentenceTransformer, texts: list[str], progress: bool) -> np.ndarray:
-    """Embeddings of texts of shape `(texts, dim)`."""
-    # Texts of one length together: several files of the cache are encoded with half of the padding.
-    order = np.argsort([-len(text) for text in texts], kind="stable")
-    encoded = embed_texts(teacher, [texts[index] for index in order], batch_size=64, progress=progress)
-    embeddings = np.empty_like(encoded)
-    embeddings[order] = encoded
-    return embeddings
 
 
 def _curve(nested: SentenceTransformer, texts: list[str], targets: np.ndarray) -> Curve:
@@ -164,13 +130,9 @@ def embedding_arguments(
     Raises:
         ValueError: If one has no valid value.
     """
-    if "output_dir" in training:
-        raise ValueError("output_dir is the folder of the run; it is no training argument")
-    settings = {**DEFAULTS, "seed": recipe.seed, **training, "output_dir": str(folder), "save_strategy": "steps"}
-    if settings["max_steps"] < 1:
-        raise ValueError(f"max_steps must be at least 1, but is {settings['max_steps']}")
-    settings.setdefault("save_steps", max(1, settings["max_steps"] // 10))
-    return DeltaEmbeddingTrainingArguments(**settings)
+    return distillation_arguments(
+        DeltaEmbeddingTrainingArguments, folder, recipe, training, learning_rate=LEARNING_RATE
+    )
 
 
 def load_run(folder: Path) -> TrainedEncoder:
@@ -201,31 +163,4 @@ def _train(
         head=head,
         matryoshka_dims=recipe.matryoshka_dims or [],
     )
-    show_progress(trainer, "sentence encoder")
-    report: dict[str, Any] = {}
-    if held_out:
-        report["before"] = _losses(trainer.evaluate(), model.config.levels)
-    checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
-    began = time.time()
-    result = trainer.train(resume_from_checkpoint=checkpoint)
-    seconds = time.time() - began
-    if held_out:
-        report["after"] = _losses(trainer.evaluate(), model.config.levels)
-    return report | {
-        "steps": trainer.state.global_step,
-        # The seconds are those of this call, which may have gone on where another one stopped.
-        "resumed_from_step": int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0,
-        "seconds": round(seconds, 1),
-        "training_loss": result.training_loss,
-    }
-
-
-def _losses(metrics: dict[str, float], levels: tuple[str, ...]) -> dict[str, float]:
-    return {level: metrics[f"eval_loss_{level}"] for level in levels}
-
-
-def _run_key(recipe: DeltaEmbeddingRecipe, training: dict[str, Any], texts: list[str]) -> str:
-    digest = hashlib.sha256(json.dumps([asdict(recipe), training], sort_keys=True, default=str).encode())
-    for text in texts:
-        digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
-    return digest.hexdigest()
+    return run_training(trainer, "sentence encoder")

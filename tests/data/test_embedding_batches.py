@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_matryoshka.data.embedding_batches import EmbeddingCollator, EmbeddingDataset
+from hf_matryoshka.data.embedding_batches import EmbeddingCollator, EmbeddingDataset, PairDataset
 
 
 def words(texts, truncation, max_length):
@@ -23,3 +23,17 @@ def test_texts_and_vectors_become_padded_batches():
 def test_another_number_of_vectors_is_refused():
     with pytest.raises(ValueError, match="there are 2 texts, but 3 embeddings"):
         EmbeddingDataset(["a", "b"], np.zeros((3, 2)), words, 4, progress=False)
+
+
+def test_pairs_follow_the_texts_and_name_their_rows():
+    texts = EmbeddingDataset(["a", "bc", "def", "g"], np.arange(8).reshape(4, 2), words, 4, progress=False)
+    data = PairDataset(texts, range(1, 3), [(0, 2), (3, 1)])
+    assert len(data) == 4
+    batch = EmbeddingCollator(7)([data[2], data[0], data[3]])
+    assert batch["input_ids"].tolist() == [[97, 7], [98, 99], [103, 7]]
+    assert batch["pair_input_ids"].tolist() == [[100, 101, 102], [98, 99, 7]]
+    assert batch["pair_attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
+    assert batch["pair_rows"].tolist() == [0, 2]
+    assert batch["embedding"].tolist() == [[0, 1], [2, 3], [6, 7]]
+    assert batch["pair_embedding"].tolist() == [[4, 5], [2, 3]]
+    assert "pair_rows" not in EmbeddingCollator(7)([data[0], data[1]])

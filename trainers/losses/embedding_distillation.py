@@ -22,6 +22,23 @@ def cosine_distillation_loss(embeddings: torch.Tensor, targets: torch.Tensor) ->
     return 1 - F.cosine_similarity(embeddings, targets, dim=-1).mean()
 
 
+def squared_distance_loss(embeddings: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Squared distance of each embedding to its teacher's, both of unit length, averaged over the batch.
+
+    The mean squared error of Reimers and Gurevych (2020, arXiv 2004.09813, Eq. 1) times the dimension, so that its
+    weight means the same at any. Of unit vectors it is twice [`cosine_distillation_loss`].
+
+    Args:
+        embeddings (`torch.Tensor` of shape `(batch, dim)`): The student's embeddings.
+        targets (`torch.Tensor` of shape `(batch, dim)`): The teacher's embeddings of the same texts.
+
+    Returns:
+        `torch.Tensor`: A scalar from 0 to 4.
+    """
+    difference = F.normalize(embeddings, dim=-1) - F.normalize(targets, dim=-1)
+    return difference.square().sum(-1).mean()
+
+
 def relational_distillation_loss(
     embeddings: torch.Tensor, targets: torch.Tensor, temperature: float = 0.05
 ) -> torch.Tensor:
