@@ -14,6 +14,7 @@ from ..data.base_models import load_base_model
 from ..data.embedding_batches import EmbeddingCollator, EmbeddingDataset, PairDataset
 from ..data.files import write_beside
 from ..modeling import MatryoshkaMambaModel
+from ..modeling.st_matryoshka_mamba import mamba_sentence_encoder
 from ..surgery.adaptor_init import principal_rotation
 from ..trainers.dim_curriculum import checked_dim_weights
 from ..trainers.level_sampler import LevelSampler
@@ -62,8 +63,8 @@ def train_mamba(
         recipe ([`MambaRecipe`]):
             What to train on, and which model.
         output_dir (`str` or `Path`):
-            Gets `model/` (with the tokenizer), `training.json` (the report), `curve.json` (held-out quality of each
-            width at the largest dimension) and the checkpoints.
+            Gets `model/` (a sentence-transformers folder), `training.json` (the report), `curve.json` (held-out
+            quality of each width at the largest dimension) and the checkpoints.
         training (`dict`, *optional*):
             Further [`MambaTrainingArguments`].
         overwrite (`bool`, *optional*, defaults to `False`):
@@ -123,8 +124,8 @@ def train_mamba(
         tokenizer.backend_tokenizer.no_truncation()
     shutil.rmtree(folder / "model", ignore_errors=True)
     with write_beside(folder / "model") as temporary:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
+        # Else sentence-transformers would take the folder for a transformer, and pool its tokens once more.
+        mamba_sentence_encoder(model, tokenizer).save(str(temporary), create_model_card=False)
     with write_beside(folder / "training.json") as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return load_run(folder)

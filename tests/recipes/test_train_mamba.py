@@ -64,6 +64,12 @@ def test_every_width_and_dimension_learns_and_the_run_is_read_back(recipe, tmp_p
     # What is saved is a model of transformers with its tokenizer, which cuts no text.
     model = AutoModel.from_pretrained(tmp_path / "run" / "model").eval()
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "run" / "model")
+    # As a sentence-transformers model it pools by its own bands.
+    inputs = tokenizer(["the cat in the river"], return_tensors="pt")
+    encoder = SentenceTransformer(str(tmp_path / "run" / "model"), device="cpu", trust_remote_code=True)
+    found = encoder.encode(["the cat in the river"])
+    with torch.no_grad():
+        assert np.allclose(found, model(inputs["input_ids"], inputs["attention_mask"]).embeddings, atol=1e-5)
     assert len(tokenizer(" ".join(["cat"] * 99))["input_ids"]) == 101
     assert json.loads((tmp_path / "run" / "model" / "tokenizer.json").read_text())["truncation"] is None
     batch = tokenizer(["small cat and dog", "the large river"], padding=True, return_tensors="pt")
