@@ -185,7 +185,7 @@ class MatryoshkaMambaModel(FrontierMixin, StreamingMixin, NestedModelMixin, PreT
         text = torch.ones_like(segment_ids) if mask is None else mask.ne(0).long()
         # Texts are numbered over all rows; a position without text has the number of the text before it.
         changes = torch.ones_like(segment_ids)
-        changes[:, 1:] = segment_ids[:, 1:].ne(segment_ids[:, :-1])
+        changes[:, 1:] = segment_ids[:, 1:].ne(segment_ids[:, :-1]) | text[:, 1:].gt(text[:, :-1])
         numbers = (changes * text).flatten().cumsum(0).view_as(segment_ids) - 1
         count = int(numbers[-1, -1]) + 1
         starts = torch.arange(text.shape[1], device=text.device) * (changes * text)
