@@ -1,8 +1,5 @@
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -110,9 +107,7 @@ DISTRIBUTED = {
     "random": {"level_sampling": "random", "levels_per_step": 1},
 }
 TWO_PROCESSES = """
-import importlib.util, json, os, sys
-
-import torch
+import importlib.util, json, sys
 
 spec = importlib.util.spec_from_file_location("delta_runs", sys.argv[1])
 runs = importlib.util.module_from_spec(spec)
@@ -124,28 +119,15 @@ for name, settings in json.loads(sys.argv[3]).items():
 if built.args.process_index == 0:
     with open(sys.argv[4], "w") as file:
         json.dump(found, file)
-torch.distributed.barrier()
-torch.distributed.destroy_process_group()
-# Threads of gloo that still run when the interpreter is taken down abort the process now and then.
-os._exit(0)
 """
 
 
-def test_two_processes_with_uneven_batches_are_one(tmp_path):
-    script, output = tmp_path / "run.py", tmp_path / "result.json"
-    script.write_text(TWO_PROCESSES)
+def test_two_processes_with_uneven_batches_are_one(run_in_two_processes, tmp_path):
+    output = tmp_path / "result.json"
     base = {"optim": "sgd", "learning_rate": 0.5}
     cases = {name: {**base, **settings} for name, settings in DISTRIBUTED.items()}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
     runs = Path(__file__).with_name("delta_runs.py")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    finished = subprocess.run(
-        [*command, str(runs), str(tmp_path / "two"), json.dumps(cases), str(output)],
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert finished.returncode == 0, finished.stderr[-3000:]
+    run_in_two_processes(TWO_PROCESSES, runs, tmp_path / "two", json.dumps(cases), output)
     for name, (losses, evaluated, processes) in json.loads(output.read_text()).items():
         assert processes == 2
         one = train(tmp_path / "one", per_device_train_batch_size=8, **cases[name])

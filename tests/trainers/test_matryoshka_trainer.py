@@ -1,9 +1,5 @@
 import json
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import torch
@@ -167,15 +163,9 @@ if trainer.args.process_index == 0:
 """
 
 
-def test_two_processes_give_the_trajectory_of_one(tmp_path):
-    script, output = tmp_path / "run.py", tmp_path / "result.json"
-    script.write_text(TWO_PROCESSES)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
-    run = subprocess.run(
-        [*command, __file__, str(tmp_path / "out"), str(output)], env=environment, capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
+def test_two_processes_give_the_trajectory_of_one(run_in_two_processes, tmp_path):
+    output = tmp_path / "result.json"
+    run_in_two_processes(TWO_PROCESSES, __file__, tmp_path / "out", output)
     two = json.loads(output.read_text())
     assert two["world"] == 2
     one = train(tmp_path / "one", per_device_train_batch_size=8, level_sampling="random")
