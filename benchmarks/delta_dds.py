@@ -20,8 +20,8 @@ real delta pack, scored after `apply_delta_pack`. `bank_bytes` is what must be o
 of `dds`, the random projections of `vera` and `dds_random` (which a seed can make again), nothing for `lora`. The
 vector bank of `vblora` is trained with the upgrade, so it is in the pack. To fill the bytes:
 - `dds`: as many atoms as fit, of rank 16, 4 and 1 at 4, 16 and 64 KB, so that nearly all come from the differences,
-  which have few principal matrices here. A private remainder of rank 1 instead of some of the atoms was worse on seed
-  100 at 16 and 64 KB.
+  which have few principal matrices here. The ranks were chosen on seed 100, as was that there is no private remainder;
+  the layouts of the other methods were not searched.
 - `lora`: one more rank to one matrix after the other, feed-forward out, attention out, query-key-value, feed-forward
   in, from the last layer to the first, as long as it fits; alpha equals the rank.
 - `vera`: all matrices, or the two that write to the residual stream where the others do not fit; the rest is rank.
