@@ -129,7 +129,7 @@ class MambaMixer(nn.Module):
         new_conv, x_before, bc_before = None, None, None
         if state is not None:
             x_before, bc_before = state.conv.split((channels, bc.shape[-1]), dim=-1)
-            new_conv = _last_tokens(torch.cat((x, bc), dim=-1), state.conv, layout.mask)
+            new_conv = _last_tokens(x, bc, state.conv, layout.mask)
         x = F.silu(self.x_conv(x, x_before, layout.segments)).unflatten(-1, (heads, self.head_dim))
         inputs, outputs = F.silu(self.bc_conv(bc, bc_before, layout.segments)).chunk(2, dim=-1)
         decay = -torch.exp(self.A_log[:heads].float())
@@ -140,16 +140,21 @@ class MambaMixer(nn.Module):
             blocks = layout.segments if layout.blocks is None else layout.blocks
             blocks = None if blocks is None else blocks.flip(1)
             y = y + scan(*parts[0], decay, *parts[1], self.chunk_size, blocks)[0].flip(1)
-        y = y + x.float() * self.D[:heads, None].float()
+        y = torch.addcmul(y, x.float(), self.D[:heads, None].float())
         y = self.norm((y.flatten(-2) * F.silu(z.float())).to(hidden_states.dtype))
         return self.out_proj(y), None if state is None else BlockState(new_conv, ssm)
 
 
-def _last_tokens(new: torch.Tensor, before: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """The last tokens of each row that are text, as many as `before` has."""
-    joined, reach = torch.cat((before.to(new.dtype), new), dim=1), before.shape[1]
+def _last_tokens(
+    x: torch.Tensor, bc: torch.Tensor, before: torch.Tensor, mask: torch.Tensor | None
+) -> torch.Tensor:
+    """What the convolution has of the last tokens of each row that are text, as many as `before` has."""
+    reach = before.shape[1]
     if mask is None:
-        return joined[:, new.shape[1] :]
+        new = torch.cat((x[:, -reach:], bc[:, -reach:]), dim=-1) if reach else before
+        return torch.cat((before[:, new.shape[1] :].to(new.dtype), new), dim=1)
+    new = torch.cat((x, bc), dim=-1)
+    joined = torch.cat((before.to(new.dtype), new), dim=1)
     # Padding is before or after the text, never within: the text ends after its last token.
     places = torch.arange(1, mask.shape[1] + 1, device=mask.device)
     ends = (mask.bool() * places).amax(dim=1)

@@ -47,14 +47,14 @@ def ssd_scan(
     inputs, outputs = (_chunks(part.float(), chunk, missing) for part in (inputs, outputs))
     total = log_decay.transpose(2, 3).cumsum(-1)  # (batch, chunks, heads, chunk)
 
-    seen = torch.ones(chunk, chunk, dtype=torch.bool, device=x.device).tril()
+    scores = (outputs @ inputs.transpose(-1, -2)).tril()
     if segments is not None:
         # The last number goes on in the padding.
         segments = torch.cat((segments, segments[:, -1:].expand(-1, missing)), dim=1).unflatten(1, (-1, chunk))
-        seen = seen & (segments[..., :, None] == segments[..., None, :])[:, :, None]
-    weights = (total[..., :, None] - total[..., None, :]).masked_fill(~seen, -torch.inf).exp()
-    weights = weights * (outputs @ inputs.transpose(-1, -2))[:, :, None]
-    y = (weights @ x.transpose(2, 3)).transpose(2, 3)
+        scores = scores * (segments[..., :, None] == segments[..., None, :])
+    # Of tokens to come the scores are 0; without the bound their growth could be infinite, and the product no number.
+    kept = (total[..., :, None] - total[..., None, :]).clamp_max_(0).exp_()
+    y = ((kept * scores[:, :, None]) @ x.transpose(2, 3)).transpose(2, 3)
 
     # What each chunk adds to the state at its end, and what is left of the state at its start.
     to_end = (total[..., -1:] - total).exp()
@@ -76,13 +76,16 @@ def ssd_scan(
     from_start = total.exp()
     if segments is not None:
         from_start = from_start * (segments == before)[:, :, None]
-    y = y + carried * from_start.transpose(2, 3)[..., None]
+    y = torch.addcmul(y, carried, from_start.transpose(2, 3)[..., None])
     return y.flatten(1, 2)[:, :length], state.permute(0, 2, 3, 1)
 
 
 def _chunks(tensor: torch.Tensor, chunk: int, missing: int) -> torch.Tensor:
     """`(batch, length, …)` as `(batch, chunks, chunk, …)`, with zeros after the end."""
-    return F.pad(tensor, (0, 0) * (tensor.ndim - 2) + (0, missing)).unflatten(1, (-1, chunk))
+    # Padding with nothing copies all; in an export it must be there whatever the length.
+    if torch.compiler.is_exporting() or missing:
+        tensor = F.pad(tensor, (0, 0) * (tensor.ndim - 2) + (0, missing))
+    return tensor.unflatten(1, (-1, chunk))
 
 
 def _carry(state: torch.Tensor, added: torch.Tensor, log_kept: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

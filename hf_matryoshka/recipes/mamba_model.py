@@ -19,7 +19,7 @@ from .text_options import TextOptions
 
 # The options of a recipe that are no fields of a config.
 OTHERS = {*TextOptions.__dataclass_fields__, "teacher_model_path", "rotate_teacher", "init_embeddings"}
-OTHERS |= {"pairs", "pair_fields"}
+OTHERS |= {"init_head", "pairs", "pair_fields"}
 
 
 def take_tokenizer(teacher: SentenceTransformer) -> PreTrainedTokenizerBase:

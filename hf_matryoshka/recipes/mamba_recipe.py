@@ -31,6 +31,13 @@ class MambaRecipe(TextOptions):
             "ones are filled up); by default where they are as wide as hidden_size."
         },
     )
+    init_head: bool = field(
+        default=True,
+        metadata={
+            "help": "Start as the linear map of the mean token embedding that is nearest to the teacher: blocks that "
+            "add nothing at first, and a fitted head; otherwise all of them start at random."
+        },
+    )
     pairs: list[str] | None = field(
         default=None,
         metadata={"help": "Files with pairs of texts for the contrastive loss (.jsonl, .csv, .tsv, or .gz of these)."},

@@ -16,6 +16,7 @@ from ..data.files import write_beside
 from ..modeling import MatryoshkaMambaModel
 from ..modeling.st_matryoshka_mamba import mamba_sentence_encoder
 from ..surgery.adaptor_init import principal_rotation
+from ..surgery.mamba_init import start_as_bag_of_words
 from ..trainers.dim_curriculum import checked_dim_weights
 from ..trainers.level_sampler import LevelSampler
 from ..trainers.mamba_arguments import MambaTrainingArguments
@@ -56,8 +57,9 @@ def train_mamba(
 ) -> TrainedMamba:
     """Distils a sentence encoder into a Mamba encoder; an interrupted call with the same arguments goes on.
 
-    The teacher encodes the texts once; the student has its tokenizer, random weights and, where they fit, its token
-    embeddings; then every width learns every output dimension by [`MambaTrainer`].
+    The teacher encodes the texts once; the student has its tokenizer and, where they fit, its token embeddings, and
+    starts as a linear map of their mean ([`start_as_bag_of_words`]); then every width learns every output dimension by
+    [`MambaTrainer`].
 
     Args:
         recipe ([`MambaRecipe`]):
@@ -105,6 +107,8 @@ def train_mamba(
         embeddings = (embeddings @ principal_rotation(embeddings[count:]).T).astype(np.float32)
     dataset = EmbeddingDataset(distinct, embeddings, tokenizer, recipe.max_length, progress)
     rows = PairDataset(dataset, range(count, len(texts)), [(places[first], places[second]) for first, second in pairs])
+    if recipe.init_head:
+        start_as_bag_of_words(model, dataset, range(count, len(distinct)))
     trainer = MambaTrainer(
         model=model,
         args=args,

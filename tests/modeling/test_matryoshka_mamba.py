@@ -112,7 +112,7 @@ def test_a_dimension_can_have_a_width_of_its_own():
     for dim, level in ((8, "w0.25"), (16, "w0.5"), (None, "w1.0")):
         asked = model(tokens(), matryoshka_dim=dim).embeddings
         assert torch.equal(asked, model(tokens(), matryoshka_dim=dim, level=level).embeddings)
-    assert torch.equal(model.embed_all(tokens())[16], model(tokens(), matryoshka_dim=16).embeddings)
+    close(model.embed_all(tokens())[16], model(tokens(), matryoshka_dim=16).embeddings, atol=2e-7)
     assert model.cut("w0.5").config.level_of_dim(48) == "w0.5"
 
 

@@ -49,6 +49,7 @@ def recipe(tmp_path, tiny_sentence_transformer, monkeypatch):
 
 
 def test_every_width_and_dimension_learns_and_the_run_is_read_back(recipe, tmp_path):
+    recipe = replace(recipe, init_head=False)
     trained = train_mamba(recipe, tmp_path / "run", TRAINING)
     report, levels = trained.report, ["w0.5", "w1.0"]
     assert report["steps"] == 60 and report["held_out_texts"] > 20 and 0 < report["pairs"] <= 40
@@ -191,6 +192,15 @@ def test_the_model_starts_from_the_tokens_of_the_teacher(recipe):
     assert filled[1:, 32:].std() > 0.05
     torch.testing.assert_close(tokens(), same, rtol=0, atol=0)
     assert not torch.equal(tokens(seed=1, init_embeddings=False), tokens(init_embeddings=False))
+
+
+def test_a_fitted_head_starts_where_random_blocks_are_after_training(recipe, tmp_path):
+    training = {**TRAINING, "max_steps": 1}
+    random, fitted = (
+        train_mamba(replace(recipe, init_head=fit), tmp_path / str(fit), training).report for fit in (False, True)
+    )
+    for level in ("w0.5", "w1.0"):
+        assert fitted["before"][level] < 0.4 * random["before"][level]
 
 
 def test_the_defaults_of_the_recipe_are_those_of_the_config(recipe):
