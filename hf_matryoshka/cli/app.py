@@ -2,7 +2,7 @@
 
 import typer
 
-from . import ablate, certify, embed, evaluate, export, family, hub, pack, push, quickstart, select, train
+from . import ablate, bench, certify, embed, evaluate, export, family, hub, pack, push, quickstart, select, train
 
 
 app = typer.Typer(
@@ -29,6 +29,17 @@ app.add_typer(families, name="family")
 hubs = typer.Typer(help="Rehearse a release on a hub of your own.", no_args_is_help=True)
 hubs.command()(hub.serve)
 app.add_typer(hubs, name="hub")
+
+benches = typer.Typer(help="Measure time and memory on this machine.", no_args_is_help=True)
+benches.command()(bench.mamba)
+
+
+@benches.callback()
+def bench_root() -> None:
+    """Measure time and memory on this machine."""
+
+
+app.add_typer(benches, name="bench")
 
 training = typer.Typer(help="Train a nested model.", no_args_is_help=True)
 train.add_training_commands(training)
