@@ -15,7 +15,8 @@ embedding that is nearest to the teacher ([`start_as_bag_of_words`]), which is t
 NAME=RUN` adds runs of one width or one dimension, trained alone.
 
 `retained` is the share of the value at the largest dimension of the same width; `minus_start` the difference to
-`start` at the same dimension, paired over the pairs of sentences.
+`start` at the same dimension, paired over the pairs of sentences. The scores of SciFact's queries are left in
+`--work` for `mamba_selector.py`.
 """
 
 import argparse
@@ -124,6 +125,7 @@ def main() -> None:
     if wanted and not arguments.dev:
         dataset = load_beir(arguments.data / "scifact")
         documents = list(dataset.documents())
+        scores: dict[str, dict[str, dict[int, list[float]]]] = {}
         for name, level, dims, encode in wanted:
             run = half_precision(encode)
             queries, corpus = run(list(dataset.queries)), run(documents)
@@ -135,6 +137,10 @@ def main() -> None:
                     row = {"system": name, "level": level, "dim": point.dim, "split": f"scifact_{subset}"}
                     row |= {"metric": "ndcg_at_10", "value": point.quality, "low": point.low, "high": point.high}
                     rows.append(row | {"retained": point.quality / curve.points[-1].quality, "seeds": 1})
+            scores.setdefault(name, {})[level] = {
+                point.dim: point.per_query.tolist() for point in curves["test"].points
+            }
+            (arguments.work / "scifact_scores.json").write_text(json.dumps(scores), encoding="utf-8")
             values = {point.dim: round(100 * point.quality, 2) for point in curves["test"].points}
             print(f"{name:>10} {level:>8} SciFact", values, flush=True)
 

@@ -102,14 +102,17 @@ def _carry_traced(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """As [`_carry`], without a loop over the chunks: `s_c` is the sum over `z <= c` of what chunk `z` added, times
     what is kept of it by all chunks after it."""
-    logs = F.pad(log_kept, (0, 0, 1, 0))
-    count = logs.shape[1]
+    logs = F.pad(log_kept, (0, 0, 1, 0)).transpose(1, 2)
+    count, state_size = logs.shape[2], state.shape[1]
     ones = torch.ones(count, count, dtype=torch.bool, device=logs.device)
     # Sums from z + 1 to c, not differences of sums: those of many chunks would lose digits.
-    sums = logs[:, :, None].expand(-1, -1, count, -1).masked_fill(~ones.tril(-1)[None, :, :, None], 0).cumsum(1)
-    decays = sums.masked_fill(~ones.tril()[None, :, :, None], -torch.inf).exp()
-    states = torch.einsum("bczh,bznhp->bcnhp", decays, torch.cat((state[:, None], added), dim=1))
-    return states[:, :-1], states[:, -1]
+    sums = logs[..., None].expand(-1, -1, -1, count).masked_fill(~ones.tril(-1), 0).cumsum(2)
+    decays = sums.masked_fill(~ones.tril(), -torch.inf).exp()
+    joined = torch.cat((state[:, None], added), dim=1).permute(0, 3, 1, 2, 4).flatten(3)
+    # Two plain products: ONNX Runtime is slow with an einsum, and leaves out the last state where nobody needs it.
+    starts = (decays[:, :, :-1, :-1] @ joined[:, :, :-1]).unflatten(-1, (state_size, -1))
+    last = (decays[:, :, -1:] @ joined)[:, :, 0].unflatten(-1, (state_size, -1))
+    return starts.permute(0, 2, 3, 1, 4), last.transpose(1, 2)
 
 
 __all__ = ["ssd_scan"]

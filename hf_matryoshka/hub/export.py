@@ -21,6 +21,7 @@ from .mamba_exporter import MambaEncoderExporter, MambaExporter
 from .manifest import FamilyLevel, FamilyRepo, Manifest, weight_hashes
 from .model_exporter import ModelExporter
 from .onnx_export import OnnxExport, check_onnx_packages, export_onnx, export_token_onnx
+from .onnx_stream import export_onnx_stream
 from .output_folder import check_output_dir, staged_folder
 from .progress import no_progress_bars
 from .sentence_encoder_exporter import SentenceEncoderExporter, check_sentence_encoder
@@ -62,7 +63,8 @@ def export_level(
             default that of the model's config, unless that is a local folder.
         shard_by_level (`bool`, *optional*, defaults to `False`): Whether a repo of several levels has its weights in
             one shard a level, so that `from_pretrained(repo, level=...)` downloads only what this level needs.
-        onnx (`bool`, *optional*, defaults to `False`): Whether to write the ONNX graphs (float32 and int8) to `onnx/`.
+        onnx (`bool`, *optional*, defaults to `False`): Whether to write the ONNX graphs (float32 and int8) to `onnx/`;
+            that of a causal [`MatryoshkaMambaModel`] also for texts that arrive in parts.
         overwrite (`bool`, *optional*, defaults to `False`): Whether to replace a folder that is not an earlier export.
 
     Returns:
@@ -137,8 +139,6 @@ class ExportJob:
             raise ValueError("an adaptor takes embeddings and no tokenizer; give the base_model, which has its own")
         if not adaptor and base_model is not None:
             raise ValueError(f"{type(model).__name__} needs no base_model; only an adaptor does")
-        if onnx and isinstance(model, MatryoshkaMambaModel):
-            raise ValueError("there are no ONNX graphs of a Matryoshka Mamba encoder yet; export it without onnx")
         if onnx:
             check_onnx_packages()
         details = card or CardDetails()
@@ -203,8 +203,18 @@ class ExportJob:
     def _write_onnx(self, exporter: LevelExporter, form: str, folder: Path) -> OnnxExport:
         model, dims = exporter.onnx_model(form, folder), exporter.onnx_dims(form)
         if dims is None:
-            return export_token_onnx(model, folder / ONNX_FOLDER)
-        return export_onnx(model, folder / ONNX_FOLDER, matryoshka_dims=dims)
+            exported = export_token_onnx(model, folder / ONNX_FOLDER)
+        else:
+            exported = export_onnx(model, folder / ONNX_FOLDER, matryoshka_dims=dims)
+        streamed = exporter.onnx_stream_model(form)
+        if streamed is None:
+            return exported
+        stream = export_onnx_stream(streamed, folder / ONNX_FOLDER)
+        return replace(
+            exported,
+            max_difference=max(exported.max_difference, stream.max_difference),
+            sizes=exported.sizes | {stream.graph.name: stream.nbytes},
+        )
 
     def describe(self, folder: Path, written: WrittenRepo, repos: list[FamilyRepo]) -> None:
         """Write manifest and card, once all repos of the family are known."""

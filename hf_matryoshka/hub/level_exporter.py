@@ -118,6 +118,10 @@ class LevelExporter(ABC):
     def onnx_dims(self, form: str) -> list[int] | None:
         """The widths that the graph of [`LevelExporter.onnx_model`] serves; `None` if its output is no embedding."""
 
+    def onnx_stream_model(self, form: str) -> PreTrainedModel | None:
+        """What [`~hub.onnx_stream.export_onnx_stream`] turns into a graph; `None` where there is none."""
+        return None
+
     def matryoshka_dims(self, level: str | None = None) -> list[int]:
         """The output widths that were trained besides the levels: all, or those that a level has."""
         return []

@@ -50,6 +50,11 @@ class MambaLevels:
             expected = self._trained(**inputs, level=level, matryoshka_dim=dim, return_tokens=False).embeddings
             yield Comparison(level, f"{name} of {dim} dimensions", actual, expected)
 
+    def onnx_stream_model(self, form: str) -> PreTrainedModel | None:
+        if form != "remote_code" or self.model.config.direction != "causal":
+            return None
+        return self._trained.cut(self._default_level(self.level))
+
     def card_fields(self, form: str) -> dict[str, Any]:
         config, frontier, levels = self.model.config, self.model.frontier, self.levels(form)
         rows = [] if frontier is None else [row for row in frontier.trade_offs() if row["level"] in levels]
@@ -89,6 +94,11 @@ class MambaExporter(MambaLevels, ModelExporter):
         tokenizer = None if tokenizer is None else mamba_tokenizer(tokenizer)
         super().__init__(model, level, tokenizer, shard_by_level)
 
+    def onnx_model(self, form: str, folder: Path) -> PreTrainedModel:
+        if form == "remote_code":
+            return super().onnx_model(form, folder)
+        return self._trained.to_stock(self.level, padded=form == "stock_padded")
+
 
 class MambaEncoderExporter(MambaLevels, SentenceEncoderExporter):
     """One level of a `SentenceTransformer` whose first module is a [`MatryoshkaMambaTransformer`]; always remote code.
@@ -104,3 +114,8 @@ class MambaEncoderExporter(MambaLevels, SentenceEncoderExporter):
                 "sentence-transformers has no module"
             )
         return super()._writer(form)
+
+    def onnx_dims(self, form: str) -> list[int]:
+        # A graph computes one level, and so the dimensions that have the level of the largest.
+        levels = self._dim_levels()
+        return [dim for dim, level in levels.items() if level == levels[self.dim(self.level)]]

@@ -27,7 +27,8 @@ from .onnx_check import (
     run_graph,
     text_difference,
 )
-from .onnx_graph import TextGraph, TokenGraph, VectorGraph, quantize, save_graph, trace
+from .onnx_graph import TextGraph, VectorGraph, quantize, save_graph, trace
+from .onnx_mamba import text_graph, token_graph
 from .output_folder import staged_folder
 from .self_contained import save_self_contained
 
@@ -117,17 +118,17 @@ def export_onnx(
         _check_text_model(model)
     # On the CPU, in single precision and evaluation mode, without touching the caller's model.
     model = copy.deepcopy(model).cpu().float().eval()
-    graph = TextGraph(model, dims[-1]) if on_texts else VectorGraph(model, dims[-1])
+    graph = text_graph(model, dims[-1]) if on_texts else VectorGraph(model, dims[-1])
     with staged_folder(path) as staged, torch.no_grad():
         default = _default_width(graph, dims)
         program = trace(graph)
         sizes = {GRAPH_FILE: save_graph(program, staged / GRAPH_FILE)}
         if int8:
-            sizes[INT8_FILE] = save_graph(quantize(program), staged / INT8_FILE)
-        largest = _checked(graph_difference(staged / GRAPH_FILE, graph, graph.batches()))
+            sizes[INT8_FILE] = save_graph(quantize(program, graph.table_rows), staged / INT8_FILE)
+        largest = check_difference(graph_difference(staged / GRAPH_FILE, graph, graph.batches()))
         if on_texts:
             _save_repo(model, staged, dims, default)
-            largest = max(largest, _checked(text_difference(_load(staged, GRAPH_FILE), model, dims)))
+            largest = max(largest, check_difference(text_difference(_load(staged, GRAPH_FILE), model, dims)))
         if samples is None:
             samples = probe_texts() if on_texts else probe_vectors(model.config.embedding_dim)
         losses = []
@@ -144,7 +145,8 @@ def export_token_onnx(model: PreTrainedModel, folder: str | os.PathLike, *, int8
     """Write a model on tokens as an ONNX graph, run it at other shapes than the traced one, and compare.
 
     The graph takes `input_ids` and `attention_mask`, with both axes free, and returns the model's first output
-    (`logits`, or `last_hidden_state` without a head) at its largest level.
+    (`logits`, or `last_hidden_state` without a head) at its largest level; that of a [`MatryoshkaMambaModel`] returns
+    `sentence_embedding` of all dimensions.
 
     Args:
         model (`PreTrainedModel`): The model; half precision is exported in single precision.
@@ -162,13 +164,13 @@ def export_token_onnx(model: PreTrainedModel, folder: str | os.PathLike, *, int8
     path = _empty_folder(folder)
     model = copy.deepcopy(model).cpu().float().eval()
     with staged_folder(path) as staged, torch.no_grad():
-        graph = TokenGraph(model)
+        graph = token_graph(model)
         program = trace(graph)
         sizes = {GRAPH_FILE: save_graph(program, staged / GRAPH_FILE)}
-        largest = _checked(graph_difference(staged / GRAPH_FILE, graph, graph.batches()))
+        largest = check_difference(graph_difference(staged / GRAPH_FILE, graph, graph.batches()))
         losses, count = [], 0
         if int8:
-            sizes[INT8_FILE] = save_graph(quantize(program), staged / INT8_FILE)
+            sizes[INT8_FILE] = save_graph(quantize(program, graph.table_rows), staged / INT8_FILE)
             pairs = [
                 (run_graph(staged / INT8_FILE, batch).flatten(0, -2), graph(**batch)[graph.output].flatten(0, -2))
                 for batch in graph.batches()
@@ -234,7 +236,8 @@ def _default_width(graph: TextGraph | VectorGraph, dims: list[int]) -> int:
     return default
 
 
-def _checked(difference: float) -> float:
+def check_difference(difference: float) -> float:
+    """The difference of a graph from its model; raises `ExportError` if it is more than rounding."""
     from .gate import ExportError
 
     if not difference <= TOLERANCE:

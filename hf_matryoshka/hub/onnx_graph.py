@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from torch import nn
@@ -38,6 +39,8 @@ class TextGraph(nn.Module):
 
     axes = {0: "batch", 1: "sequence"}
     output, output_axes = "sentence_embedding", {0: "batch"}
+    # Of int8; see `quantize`.
+    table_rows = False
 
     def __init__(self, model: SentenceTransformer, dim: int):
         super().__init__()
@@ -69,6 +72,7 @@ class VectorGraph(nn.Module):
 
     axes = {0: "batch"}
     output, output_axes = "sentence_embedding", {0: "batch"}
+    table_rows = False
 
     def __init__(self, model: PreTrainedModel, dim: int):
         super().__init__()
@@ -96,6 +100,7 @@ class TokenGraph(nn.Module):
     """
 
     axes = {0: "batch", 1: "sequence"}
+    table_rows = False
 
     def __init__(self, model: PreTrainedModel):
         super().__init__()
@@ -118,15 +123,20 @@ class TokenGraph(nn.Module):
         return token_batches(["input_ids", "attention_mask"], self.model.config.vocab_size, longest)
 
 
-def trace(graph: TextGraph | VectorGraph | TokenGraph) -> "onnx_ir.Model":
-    """The ONNX graph of a model, with nothing in it that says where or when it was made."""
+def trace(graph: nn.Module) -> "onnx_ir.Model":
+    """The ONNX graph of a model, with nothing in it that says where or when it was made.
+
+    Args:
+        graph (`TextGraph`, or another module like it): Has `sample`, and `axes` and `output_axes`: names of the free
+            axes of all inputs and outputs, or of each by its name.
+    """
     import onnx_ir
     from torch.export import Dim
     from transformers.exporters import OnnxConfig, OnnxExporter
 
     inputs = graph.sample()
     # `Dim.AUTO` would silently fix an axis that the model does not leave free.
-    shapes = {name: dict.fromkeys(graph.axes, Dim.DYNAMIC) for name in inputs}
+    shapes = {name: dict.fromkeys(_axes_of(graph.axes, name), Dim.DYNAMIC) for name in inputs}
     with _quiet():
         program = OnnxExporter().export(_without_solver(graph), inputs, OnnxConfig(dynamic_shapes=shapes)).program
     # Each node remembers the lines of code that it comes from, with the folders they lie in.
@@ -141,24 +151,92 @@ def trace(graph: TextGraph | VectorGraph | TokenGraph) -> "onnx_ir.Model":
             # Runtimes infer shapes themselves, and these have generated names.
             value.shape, value.type = (value.shape, value.type) if value.is_graph_output() else (None, None)
     for value in [*program.graph.inputs, *program.graph.outputs]:
-        axes = graph.axes if value.is_graph_input() else graph.output_axes
+        axes = _axes_of(graph.axes if value.is_graph_input() else graph.output_axes, value.name)
         value.shape = onnx_ir.Shape([axes.get(axis, size) for axis, size in enumerate(value.shape)])
     return program
 
 
-def quantize(program: "onnx_ir.Model") -> "onnx_ir.Model":
+def _axes_of(axes: dict, name: str) -> dict[int, str]:
+    return axes.get(name, axes)
+
+
+def quantize(program: "onnx_ir.Model", table_rows: bool = False) -> "onnx_ir.Model":
     """A copy of a graph with weights in int8, a scale for each output channel, and activations quantised in each call.
 
     One scale for a whole matrix loses several times as much. The weights use seven of their eight bits: with all
-    eight, sums of products saturate on x86 processors without VNNI, and the loss would depend on the machine.
+    eight, sums of products saturate on x86 processors without VNNI, and the loss would depend on the machine. Only
+    products with a constant matrix are quantised: ONNX Runtime takes a constant vector for one, and fails.
+
+    Args:
+        program (`onnx_ir.Model`): The graph.
+        table_rows (`bool`, *optional*, defaults to `False`): Whether each row of an embedding table has its own scale,
+            and all eight bits, instead of one for the table.
     """
     from onnxruntime.quantization import QuantType
     from transformers.exporters import OnnxRuntimeDynamicConfig, OnnxRuntimeQuantizer
     from transformers.exporters.configs import ExportFormat
 
-    settings = OnnxRuntimeDynamicConfig(weight_type=QuantType.QInt8, per_channel=True, reduce_range=True)
+    program = program.clone()
+    _fold_transposes(program)
+    excluded = [
+        node.name
+        for node in program.graph.all_nodes()
+        if node.op_type == "MatMul" and node.inputs[1].is_initializer() and len(node.inputs[1].shape) != 2
+    ]
+    if table_rows:
+        excluded += _quantize_tables(program)
+    settings = OnnxRuntimeDynamicConfig(
+        weight_type=QuantType.QInt8, per_channel=True, reduce_range=True, nodes_to_exclude=excluded
+    )
     with _quiet():
         return OnnxRuntimeQuantizer(settings).quantize(program, {}, ExportFormat.ONNX)
+
+
+def _fold_transposes(program: "onnx_ir.Model") -> None:
+    """Put transposed weights in place of weights and their transposition: the exporter leaves large ones that were
+    sliced, and their products would stay in single precision."""
+    graph = program.graph
+    for node in [node for node in graph if node.op_type == "Transpose" and node.inputs[0].is_initializer()]:
+        weight = node.inputs[0]
+        order = node.attributes["perm"].as_ints() if "perm" in node.attributes else None
+        values = np.ascontiguousarray(np.transpose(weight.const_value.numpy(), order))
+        node.outputs[0].replace_all_uses_with(_initializer(graph, f"{weight.name}_transposed", values))
+        graph.remove(node, safe=True)
+        if not weight.uses():
+            del graph.initializers[weight.name]
+
+
+def _initializer(graph: "onnx_ir.Graph", name: str, values: np.ndarray) -> "onnx_ir.Value":
+    import onnx_ir
+
+    value = onnx_ir.val(name, const_value=onnx_ir.tensor(values, name=name))
+    graph.initializers.add(value)
+    return value
+
+
+def _quantize_tables(program: "onnx_ir.Model") -> list[str]:
+    """Put the rows of each embedding table into int8; returns the names of the nodes that read the scales."""
+    import onnx_ir
+
+    graph, readers = program.graph, []
+    for node in [node for node in graph if node.op_type == "Gather"]:
+        table, ids = node.inputs
+        if not table.is_initializer() or len(table.shape) != 2 or table.dtype != onnx_ir.DataType.FLOAT:
+            continue
+        rows = table.const_value.numpy()
+        scales = np.maximum(np.abs(rows).max(axis=1, keepdims=True), np.finfo(np.float32).tiny * 127) / 127
+        quantized = _initializer(graph, f"{table.name}_quantized", np.round(rows / scales).astype(np.int8))
+        row = onnx_ir.node("Gather", [quantized, ids], name=f"{node.name}_quantized")
+        wide = onnx_ir.node("Cast", row.outputs, {"to": onnx_ir.DataType.FLOAT}, name=f"{node.name}_cast")
+        scales = _initializer(graph, f"{table.name}_scale", scales.astype(np.float32))
+        scale = onnx_ir.node("Gather", [scales, ids], name=f"{node.name}_scale")
+        product = onnx_ir.node("Mul", [wide.outputs[0], scale.outputs[0]], name=f"{node.name}_scaled")
+        new = [row, wide, scale, product]
+        onnx_ir.convenience.replace_nodes_and_values(graph, node, [node], new, node.outputs, product.outputs)
+        readers.append(scale.name)
+        if not table.uses():
+            del graph.initializers[table.name]
+    return readers
 
 
 def save_graph(program: "onnx_ir.Model", path: Path) -> int:

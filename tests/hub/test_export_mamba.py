@@ -155,9 +155,3 @@ def test_pooling_around_the_encoder_is_refused(tmp_path, encoder):
     modules = [Transformer(str(tmp_path / "model")), Pooling(32)]
     with pytest.raises(ValueError, match="which pools them by itself; build it with mamba_sentence_encoder"):
         export_level(SentenceTransformer(modules=modules, device="cpu"), None, tmp_path / "out")
-
-
-def test_onnx_is_refused_before_any_work(tmp_path, encoder):
-    with pytest.raises(ValueError, match="there are no ONNX graphs of a Matryoshka Mamba encoder yet"):
-        export_level(encoder, "w0.5", tmp_path / "out", onnx=True)
-    assert not (tmp_path / "out").exists()
