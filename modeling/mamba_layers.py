@@ -145,9 +145,7 @@ class MambaMixer(nn.Module):
         return self.out_proj(y), None if state is None else BlockState(new_conv, ssm)
 
 
-def _last_tokens(
-    x: torch.Tensor, bc: torch.Tensor, before: torch.Tensor, mask: torch.Tensor | None
-) -> torch.Tensor:
+def _last_tokens(x: torch.Tensor, bc: torch.Tensor, before: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """What the convolution has of the last tokens of each row that are text, as many as `before` has."""
     reach = before.shape[1]
     if mask is None:
