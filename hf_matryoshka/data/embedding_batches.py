@@ -1,6 +1,6 @@
 """Texts and their teacher's embeddings as batches for distillation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -116,3 +116,19 @@ class EmbeddingCollator:
         embedding = torch.from_numpy(np.stack([row[f"{prefix}embedding"] for row in rows]).astype(np.float32))
         parts = {"input_ids": input_ids, "attention_mask": attention_mask, "embedding": embedding}
         return {f"{prefix}{name}": part for name, part in parts.items()}
+
+
+def batches_by_length(
+    texts: EmbeddingDataset, rows: Sequence[int], collator: EmbeddingCollator, batch_size: int = 256
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Batches of some texts, once each, the short ones first: hardly any padding.
+
+    Args:
+        texts ([`EmbeddingDataset`]): The texts.
+        rows (`Sequence[int]`): Which of them.
+        collator ([`EmbeddingCollator`]): Makes the batches.
+        batch_size (`int`, *optional*, defaults to 256): Texts of a batch.
+    """
+    rows = sorted(rows, key=lambda row: len(texts.input_ids[row]))
+    for start in range(0, len(rows), batch_size):
+        yield collator([texts[row] for row in rows[start : start + batch_size]])

@@ -11,7 +11,7 @@ from torch.utils.data import Subset
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..data.base_models import load_base_model
-from ..data.embedding_batches import EmbeddingCollator, EmbeddingDataset, PairDataset
+from ..data.embedding_batches import EmbeddingCollator, EmbeddingDataset, PairDataset, batches_by_length
 from ..data.files import write_beside
 from ..modeling import MatryoshkaMambaModel
 from ..modeling.st_matryoshka_mamba import mamba_sentence_encoder
@@ -107,14 +107,15 @@ def train_mamba(
         embeddings = (embeddings @ principal_rotation(embeddings[count:]).T).astype(np.float32)
     dataset = EmbeddingDataset(distinct, embeddings, tokenizer, recipe.max_length, progress)
     rows = PairDataset(dataset, range(count, len(texts)), [(places[first], places[second]) for first, second in pairs])
+    collator = EmbeddingCollator(tokenizer.pad_token_id)
     if recipe.init_head:
-        start_as_bag_of_words(model, dataset, range(count, len(distinct)))
+        start_as_bag_of_words(model, batches_by_length(dataset, range(count, len(distinct)), collator))
     trainer = MambaTrainer(
         model=model,
         args=args,
         train_dataset=rows,
         eval_dataset=Subset(dataset, range(count)) if count else None,
-        data_collator=EmbeddingCollator(tokenizer.pad_token_id),
+        data_collator=collator,
     )
     report = {"recipe": asdict(recipe), "training": training, "texts": len(texts) - count, "held_out_texts": count}
     report |= {"pairs": len(pairs), **run_training(trainer, "Mamba encoder")}

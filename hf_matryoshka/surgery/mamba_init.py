@@ -1,10 +1,9 @@
 """Initialising a Matryoshka Mamba encoder from what its teacher says about texts."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import torch
 
-from ..data.embedding_batches import EmbeddingCollator, EmbeddingDataset
 from ..modeling import MatryoshkaMambaModel
 
 
@@ -13,12 +12,11 @@ from ..modeling import MatryoshkaMambaModel
 SCALE = 0.1
 # Rows that no coordinate of the teacher belongs to, as a share of the others' size: seen by the loss, and no more.
 SPARE_SCALE = 0.1
-BATCH_SIZE = 256
 
 
 @torch.no_grad()
 def start_as_bag_of_words(
-    model: MatryoshkaMambaModel, texts: EmbeddingDataset, rows: Sequence[int], ridge: float = 1e-3
+    model: MatryoshkaMambaModel, batches: Iterable[dict[str, torch.Tensor]], ridge: float = 1e-3
 ) -> None:
     """Makes a new model a linear map of the mean token embedding, the one that is nearest to the teacher.
 
@@ -29,26 +27,23 @@ def start_as_bag_of_words(
 
     Args:
         model ([`MatryoshkaMambaModel`]): The model, changed in place.
-        texts ([`EmbeddingDataset`]): Texts with the teacher's embeddings, its leading coordinates first.
-        rows (`Sequence[int]`): Those to fit.
+        batches (`Iterable[dict[str, torch.Tensor]]`): Texts, `input_ids` and `attention_mask` of shape
+            `(batch, length)`, and what the teacher says, `embedding` of shape `(batch, dim)`, its leading coordinates
+            first.
         ridge (`float`, *optional*, defaults to 1e-3): Penalty, as a share of the mean square of a feature.
     """
     for layer in model.layers:
         layer.mixer.out_proj.weight.zero_()
         if layer.mlp is not None:
             layer.mlp.down_proj.weight.zero_()
-    collator = EmbeddingCollator(model.config.pad_token_id)
-    size, width = model.config.hidden_size, texts.embeddings.shape[1]
-    moments = torch.zeros(size, size, dtype=torch.float64)
-    products = torch.zeros(size, width, dtype=torch.float64)
-    rows = sorted(rows, key=lambda row: len(texts.input_ids[row]))
-    for start in range(0, len(rows), BATCH_SIZE):
-        batch = collator([texts[row] for row in rows[start : start + BATCH_SIZE]])
+    size = model.config.hidden_size
+    moments, products = torch.zeros(size, size, dtype=torch.float64), 0
+    for batch in batches:
         ids, mask = (batch[name].to(model.device) for name in ("input_ids", "attention_mask"))
         tokens = model.norm(model.embeddings(ids)) * mask[..., None]
         means = (tokens.sum(1) / mask.sum(1, keepdim=True)).double().cpu()
         moments += means.T @ means
-        products += means.T @ batch["embedding"].double()
+        products = products + means.T @ batch["embedding"].double()
     penalty = ridge * moments.diagonal().mean() * torch.eye(size, dtype=torch.float64)
     fitted = torch.linalg.solve(moments + penalty, products).T
     fitted, first = fitted * (SCALE / fitted.square().mean().sqrt()), 0

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from hf_matryoshka.data.embedding_batches import EmbeddingCollator, EmbeddingDataset, PairDataset
+from hf_matryoshka.data.embedding_batches import EmbeddingCollator, EmbeddingDataset, PairDataset, batches_by_length
 
 
 def words(texts, truncation, max_length):
@@ -37,3 +37,11 @@ def test_pairs_follow_the_texts_and_name_their_rows():
     assert batch["embedding"].tolist() == [[0, 1], [2, 3], [6, 7]]
     assert batch["pair_embedding"].tolist() == [[4, 5], [2, 3]]
     assert "pair_rows" not in EmbeddingCollator(7)([data[0], data[1]])
+
+
+def test_batches_by_length_have_every_text_once_and_hardly_any_padding():
+    vectors = np.arange(12, dtype=np.float32).reshape(6, 2)
+    data = EmbeddingDataset(["abc", "d", "ef", "ghij", "kl", "m"], vectors, words, max_length=8, progress=False)
+    found = list(batches_by_length(data, range(1, 6), EmbeddingCollator(0), 2))
+    assert [batch["attention_mask"].sum(1).tolist() for batch in found] == [[1, 1], [2, 2], [4]]
+    assert torch.cat([batch["embedding"] for batch in found])[:, 0].tolist() == [2, 10, 4, 8, 6]

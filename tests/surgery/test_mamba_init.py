@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from hf_matryoshka.data.embedding_batches import EmbeddingDataset
+from hf_matryoshka.data.embedding_batches import EmbeddingCollator, EmbeddingDataset, batches_by_length
 from hf_matryoshka.modeling import MatryoshkaMambaConfig, MatryoshkaMambaModel
 from hf_matryoshka.surgery.mamba_init import start_as_bag_of_words
 
@@ -34,7 +34,7 @@ def start(rows=400, **options):
         means.append(model.norm(model.embeddings(ids)).mean(1))
     targets = F.normalize(torch.cat(means) @ linear, dim=1).detach().numpy()
     dataset = EmbeddingDataset(texts, targets, Words(), 16, progress=False)
-    start_as_bag_of_words(model, dataset, range(100, rows))
+    start_as_bag_of_words(model, batches_by_length(dataset, range(100, rows), EmbeddingCollator(0), 64))
     return model, dataset
 
 
