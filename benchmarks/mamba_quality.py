@@ -30,8 +30,6 @@ from stsb import Encode, SentencePairs, encoder, half_precision
 
 from hf_matryoshka.data.base_models import load_base_model
 from hf_matryoshka.data.beir import load_beir
-from hf_matryoshka.evaluation.bootstrap import bootstrap_mean
-from hf_matryoshka.evaluation.metrics import spearman_influence
 from hf_matryoshka.evaluation.report import write_report
 from hf_matryoshka.evaluation.retrieval import score_retrieval
 from hf_matryoshka.evaluation.table import format_rows
@@ -59,13 +57,6 @@ def rotated(base: SentenceTransformer, recipe: MambaRecipe) -> Encode:
     rotation = principal_rotation(teacher_embeddings(base, texts, bf16=True)[count:])
     encode = encoder(base)
     return lambda texts: encode(texts) @ rotation.T
-
-
-def paired(found: dict[str, float], first: np.ndarray, second: np.ndarray, scores: np.ndarray) -> dict[str, float]:
-    """The difference of two correlations with the same scores, with its 95% interval."""
-    values = spearman_influence(first, scores) - spearman_influence(second, scores)
-    mean, low, high = bootstrap_mean(values)
-    return found | {"value": float(mean), "low": float(low), "high": float(high)}
 
 
 def main() -> None:
@@ -104,9 +95,7 @@ def main() -> None:
         found = {dim: pairs.score(vectors, dim) for dim in dims}
         for dim, score in found.items():
             rows.append(row | {"dim": dim, **score, "retained": score["value"] / found[dims[-1]]["value"]})
-            unit = vectors[:, :dim] / np.linalg.norm(vectors[:, :dim], axis=1, keepdims=True)
-            first, second = np.split(unit, 2)
-            cosines[name, level, dim] = (first * second).sum(1)
+            cosines[name, level, dim] = pairs.cosines(vectors, dim)
         print(
             f"{name:>10} {level:>8} STS-B",
             {dim: round(100 * one["value"], 2) for dim, one in found.items()},
@@ -116,7 +105,7 @@ def main() -> None:
         if name == "ours":
             before = cosines["start", config.levels[-1], dim]
             row = {"system": name, "level": level, "dim": dim, "split": f"stsb_{split}", "metric": "minus_start"}
-            rows.append(paired(row, own, before, pairs.scores) | {"seeds": 1})
+            rows.append(row | pairs.difference(own, before) | {"seeds": 1})
     training = {name: report[name] for name in ("steps", "seconds", "texts", "training", "spearman_to_teacher")}
     write_report(arguments.out, "mamba_quality", rows, training=training)
     wanted = [

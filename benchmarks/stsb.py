@@ -9,6 +9,9 @@ import torch
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 
+from hf_matryoshka.evaluation.bootstrap import bootstrap_mean
+from hf_matryoshka.evaluation.metrics import spearman_influence
+
 
 RESAMPLES = 1000
 Encode = Callable[[list[str]], np.ndarray]
@@ -31,12 +34,21 @@ class SentencePairs:
     def encode(self, encode: Encode) -> np.ndarray:
         return encode(self.first + self.second)
 
-    def score(self, vectors: np.ndarray, dim: int | None = None) -> dict[str, float]:
+    def cosines(self, vectors: np.ndarray, dim: int | None = None) -> np.ndarray:
         vectors = vectors[:, :dim] / np.linalg.norm(vectors[:, :dim], axis=1, keepdims=True)
-        cosines = (vectors[: len(self.first)] * vectors[len(self.first) :]).sum(1)
+        return (vectors[: len(self.first)] * vectors[len(self.first) :]).sum(1)
+
+    def score(self, vectors: np.ndarray, dim: int | None = None) -> dict[str, float]:
+        cosines = self.cosines(vectors, dim)
         drawn = [spearmanr(cosines[draw], self.scores[draw]).statistic for draw in self.draws]
         low, high = np.quantile(drawn, [0.025, 0.975])
         return {"value": float(spearmanr(cosines, self.scores).statistic), "low": float(low), "high": float(high)}
+
+    def difference(self, first: np.ndarray, second: np.ndarray) -> dict[str, float]:
+        """Of the correlations of two systems, given their cosines, with its 95% interval over the pairs."""
+        values = spearman_influence(first, self.scores) - spearman_influence(second, self.scores)
+        mean, low, high = bootstrap_mean(values)
+        return {"value": float(mean), "low": float(low), "high": float(high)}
 
 
 def encoder(model: SentenceTransformer, **kwargs) -> Encode:

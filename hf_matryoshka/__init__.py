@@ -84,6 +84,7 @@ _EXPORTS = {
     "train_adaptor": "recipes.train_adaptor",
     "train_mamba": "recipes.train_mamba",
     "with_budgets": "surgery.rebudget",
+    "with_onednn_linears": "modeling.onednn_layers",
     "write_mask_file": "data.mask_file",
 }
 __all__ = sorted(_EXPORTS)

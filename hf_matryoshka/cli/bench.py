@@ -36,7 +36,7 @@ def mamba(
 
     from ..evaluation.mamba_speed import LENGTHS, MEMORY_LENGTHS, measure_mamba_speed
     from ..evaluation.report import write_report
-    from ..evaluation.speed_rivals import build_system, layer_parameters, speed_systems
+    from ..evaluation.speed_rivals import ONEDNN, build_system, layer_parameters, speed_systems
     from ..evaluation.table import format_rows
     from ..modeling import MatryoshkaMambaConfig
 
@@ -52,6 +52,7 @@ def mamba(
     memory = MEMORY_LENGTHS if memory is None else memory
     rows = measure_mamba_speed(config, lengths or LENGTHS, memory, longest_quadratic, rounds, progress=not json)
     names = [name for name in speed_systems(config) if " " not in name or name == f"ours {config.levels[-1]}"]
+    names = [name for name in names if not name.endswith(ONEDNN)]  # as large, and without parameters
     sizes = {name: layer_parameters(build_system(name, config, 16)[0]) for name in names}
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -61,10 +62,17 @@ def mamba(
         return
     units = {"seconds": "s", "extra_mb": "MB", "exponent": ""}
     body = [
-        [row["system"], row["level"], row["precision"], row["split"], f"{row['value']:.4g} {units[row['metric']]}"]
+        [
+            row["system"],
+            row["level"],
+            row["precision"],
+            row["linear_layers"],
+            row["split"],
+            f"{row['value']:.4g} {units[row['metric']]}",
+        ]
         + [f"{row['over_ours']:.2f}" if "over_ours" in row else ""]
         for row in rows
     ]
-    print(format_rows(["system", "level", "precision", "tokens", "measured", "time over ours"], body))
+    print(format_rows(["system", "level", "precision", "linear layers", "tokens", "measured", "time over ours"], body))
     if out is not None:
         print(out)

@@ -15,7 +15,7 @@ import torch
 from tqdm.auto import tqdm
 
 from ..modeling import MatryoshkaMambaConfig
-from .speed_rivals import build_system, speed_systems
+from .speed_rivals import ONEDNN, build_system, speed_systems
 
 
 LENGTHS = (128, 256, 512, 768, 1024, 2048, 4096, 8192, 32768)
@@ -44,9 +44,10 @@ def measure_mamba_speed(
 
     Returns:
         `list[dict]`: Rows of the metrics `seconds`, the median of the rounds, with `over_ours`, the median ratio to
-        the encoder at full width in the same round; `exponent`, the slope of log seconds against log tokens from 512
-        on; `extra_mb`, by how many megabytes (10^6 bytes) the resident memory of a fresh process peaks above what it
-        has with the model loaded and warmed up by a text of 16 tokens.
+        the float32 encoder at full width, with the same kind of linear layers, in the same round; `exponent`, the
+        slope of log seconds against log tokens from 512 on; `extra_mb`, by how many megabytes (10^6 bytes) the
+        resident memory of a fresh process peaks above what it has with the model loaded and warmed up by a text of 16
+        tokens.
 
     Raises:
         ValueError: If a number is not positive.
@@ -62,7 +63,8 @@ def measure_mamba_speed(
     times = _times(config, systems, rounds, longest_quadratic, progress)
     rows = []
     for (name, length), found in times.items():
-        ratios = [one / ours for one, ours in zip(found, times[full, length], strict=True)]
+        reference = f"{full}{ONEDNN}" if name.endswith(ONEDNN) else full
+        ratios = [one / ours for one, ours in zip(found, times[reference, length], strict=True)]
         values = {"low": min(found), "high": max(found), "rounds": len(found), "over_ours": statistics.median(ratios)}
         rows.append(_row(name, config, str(length), "seconds", statistics.median(found), **values))
     for name, own in systems.items():
@@ -75,7 +77,7 @@ def measure_mamba_speed(
         (name, length)
         for length in memory
         for name in linear
-        if (" " not in name or name == full) and (linear[name] or length <= longest_quadratic)
+        if (" " not in name or name.removesuffix(ONEDNN) == full) and (linear[name] or length <= longest_quadratic)
     ]
     for name, length in tqdm(wanted, desc="Memory", disable=not progress):
         rows.append(_row(name, config, str(length), "extra_mb", peak_memory(name, config, length)))
@@ -151,7 +153,8 @@ def _resident(field: str) -> int:
 def _row(
     name: str, config: MatryoshkaMambaConfig, split: str, metric: str, value: float, **fields: Any
 ) -> dict[str, Any]:
-    system, _, level = name.partition(" ")
+    system, _, level = name.removesuffix(ONEDNN).partition(" ")
     shared = {"level": level.removesuffix("-bf16") or config.levels[-1], "low": None, "high": None, "seeds": 1}
     shared["precision"] = "bf16" if level.endswith("-bf16") else "fp32"
+    shared["linear_layers"] = "onednn" if name.endswith(ONEDNN) else "torch"
     return {"system": system, "split": split, "metric": metric, "value": value, **shared, **fields}

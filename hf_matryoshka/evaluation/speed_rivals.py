@@ -7,10 +7,12 @@ import torch
 from transformers import BertConfig, BertModel, ModernBertConfig, ModernBertModel, PreTrainedModel
 
 from ..modeling import MatryoshkaMambaConfig, MatryoshkaMambaModel
+from ..modeling.onednn_layers import with_onednn_linears
 
 
 Run = Callable[[torch.Tensor], object]
 TRANSFORMERS = ("bert_sdpa", "modernbert_sdpa")
+ONEDNN = "-onednn"
 
 
 def speed_systems(config: MatryoshkaMambaConfig) -> dict[str, bool]:
@@ -19,15 +21,19 @@ def speed_systems(config: MatryoshkaMambaConfig) -> dict[str, bool]:
     `ours <level>` is the encoder at each width, with `-bf16` under bfloat16 autocast at the smallest and the largest;
     `ours_causal`, `ours_block_bidirectional` the same at full width in the other directions that can be streamed;
     `bert_sdpa` and `modernbert_sdpa` stock models of the same hidden size and depth, whose feed-forward width makes
-    their layers as large, with sdpa attention; `mamba2_stock` the `Mamba2Model` of transformers with the same mixers,
-    at its default chunk size of 256, and `ours_mixers` the encoder that computes the same function as that; these two
-    only where its channels are `expand` times the hidden size, as stock ones are.
+    their layers as large, with sdpa attention; all of these also with `-onednn`, their linear layers computed by
+    oneDNN ([`with_onednn_linears`]), where torch has it; `mamba2_stock` the `Mamba2Model` of transformers with the
+    same mixers, at its default chunk size of 256, and `ours_mixers` the encoder that computes the same function as
+    that; these two only where its channels are `expand` times the hidden size, as stock ones are.
     """
     systems = {f"ours {level}": True for level in config.levels}
     systems |= {f"ours {level}-bf16": True for level in (config.levels[0], config.levels[-1])}
     others = [one for one in ("causal", "block_bidirectional") if one != config.direction]
     systems |= {f"ours_{direction}": True for direction in others}
     systems |= dict.fromkeys(TRANSFORMERS, False)
+    if torch.backends.mkldnn.is_available():
+        plain = [f"ours {level}" for level in config.levels] + list(TRANSFORMERS)
+        systems |= {f"{name}{ONEDNN}": systems[name] for name in plain}
     if config.num_heads * config.head_dim == config.expand * config.hidden_size:
         # Its scan has a matrix of all chunks, and takes a text at once.
         systems |= {"mamba2_stock": False, "ours_mixers": True}
@@ -43,12 +49,13 @@ def build_system(name: str, config: MatryoshkaMambaConfig, positions: int) -> tu
         positions (`int`): Tokens of the longest text.
     """
     torch.manual_seed(0)
-    system, _, level = name.partition(" ")
+    packed, (system, _, level) = name.endswith(ONEDNN), name.removesuffix(ONEDNN).partition(" ")
     if system in TRANSFORMERS:
         make = _bert if system == "bert_sdpa" else _modernbert
         with torch.device("meta"):
             target = layer_parameters(MatryoshkaMambaModel(config))
         model = _of_equal_size(make, config, target, positions).eval()
+        model = with_onednn_linears(model) if packed else model
         return model, lambda ids: model(input_ids=ids)
     # The mixers alone, as a stock model has them; its channels are a whole multiple of the hidden size.
     plain = {"intermediate_size": 0, "full_intermediate_size": 0, "direction": "causal"}
@@ -60,6 +67,7 @@ def build_system(name: str, config: MatryoshkaMambaConfig, positions: int) -> tu
         options = {"direction": system.removeprefix("ours_")}
     model = MatryoshkaMambaModel(_changed(config, **options)).eval()
     half, own = level.endswith("-bf16"), {"level": level.removesuffix("-bf16") or None, "return_tokens": False}
+    model = with_onednn_linears(model, own["level"]) if packed else model
 
     def run(ids: torch.Tensor) -> object:
         with torch.autocast(ids.device.type, dtype=torch.bfloat16, enabled=half):
