@@ -2,7 +2,22 @@
 
 import typer
 
-from . import ablate, bench, certify, embed, evaluate, export, family, hub, pack, push, quickstart, select, train
+from . import (
+    ablate,
+    bench,
+    certify,
+    embed,
+    evaluate,
+    export,
+    family,
+    frontier,
+    hub,
+    pack,
+    push,
+    quickstart,
+    select,
+    train,
+)
 
 
 app = typer.Typer(
@@ -18,6 +33,7 @@ app.command()(certify.certify)
 app.command()(embed.embed)
 app.command()(evaluate.evaluate)
 app.command(cls=export.BudgetsCommand)(export.export)
+app.command()(frontier.frontier)
 app.command()(pack.pack)
 app.command()(push.push)
 app.command()(select.select)

@@ -11,7 +11,7 @@ from ..data.retrieval import RetrievalDataset
 from ..modeling.dimension_frontier import Frontier, FrontierPoint
 from ..modeling.modeling_matryoshka_mamba import MatryoshkaMambaModel
 from .cost import measure_latency
-from .retrieval import score_retrieval
+from .retrieval import check_split, score_retrieval
 
 
 LENGTHS = (16, 64, 256, 1024)
@@ -51,6 +51,7 @@ def measure_frontier(
     """
     if not lengths or min(lengths) < 1:
         raise ValueError(f"lengths must be positive, but are {list(lengths)}")
+    check_split(dataset, split)
     config, points = model.config, []
     training = model.training
     model.eval()

@@ -130,10 +130,15 @@ def baseline_costs(baseline: Baseline, dims: Sequence[int]) -> dict[int, dict[st
     return {dim: {"bytes_per_vector": baseline.bytes_per_vector(dim)} for dim in dims}
 
 
-def _select_split(query_vectors, corpus_vectors, dataset, split) -> tuple[list[str], np.ndarray, np.ndarray]:
+def check_split(dataset: RetrievalDataset, split: str) -> None:
+    """Raise `ValueError` if a data set has no such split."""
     if split not in dataset.qrels:
         known = ", ".join(sorted(dataset.qrels)) or "none"
         raise ValueError(f"split {split!r} does not exist in {dataset.name}; its splits are: {known}")
+
+
+def _select_split(query_vectors, corpus_vectors, dataset, split) -> tuple[list[str], np.ndarray, np.ndarray]:
+    check_split(dataset, split)
     corpus = check_vectors(corpus_vectors, name="corpus vectors")
     queries = check_vectors(query_vectors, width=corpus.shape[1], name="query vectors")
     for what, vectors, ids in (("document", corpus, dataset.corpus_ids), ("query", queries, dataset.query_ids)):

@@ -6,37 +6,7 @@ import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
 
-from hf_matryoshka.data.beir import save_beir
-from hf_matryoshka.data.retrieval import RetrievalDataset
 from hf_matryoshka.data.vectors import load_vectors, save_vectors
-
-
-ANIMALS = "cat dog bird fish".split()
-PLACES = "river city cell gene".split()
-THINGS = "drug protein".split()
-
-
-@pytest.fixture(scope="module")
-def beir(tmp_path_factory):
-    combinations = [(a, p, t) for a in ANIMALS for p in PLACES for t in THINGS]
-    ids = [f"d{row}" for row in range(len(combinations))]
-    queries = [f"q{row}" for row in range(len(combinations))]
-    qrels = {
-        "train": {query: {document: 1} for query, document in zip(queries[:16], ids[:16], strict=True)},
-        "test": {query: {document: 1} for query, document in zip(queries[12:], ids[12:], strict=True)},
-    }
-    dataset = RetrievalDataset(
-        name="animals",
-        corpus_ids=ids,
-        titles=[f"The {a} of the {p}" for a, p, _ in combinations],
-        texts=[f"A small {a} lives in the large {p}. It treats and causes the {t}." for a, p, t in combinations],
-        query_ids=queries,
-        queries=[f"which {t} treats the {a} in a {p}" for a, p, t in combinations],
-        qrels=qrels,
-    )
-    folder = tmp_path_factory.mktemp("data") / "animals"
-    save_beir(dataset, folder)
-    return folder
 
 
 QUICK = [

@@ -1,11 +1,13 @@
-"""`export` and `evaluate` of a Matryoshka Mamba encoder."""
+"""`export`, `evaluate` and `frontier` of a Matryoshka Mamba encoder."""
 
 import json
+import shutil
 
 import pytest
 from sentence_transformers import SentenceTransformer
 from transformers import AutoTokenizer
 
+from hf_matryoshka import MatryoshkaMambaModel
 from hf_matryoshka.evaluation.curve import Curve, LevelPoint
 
 from ..modeling import mamba_models
@@ -60,6 +62,38 @@ def test_a_run_becomes_a_family(command, run, tmp_path):
         assert [row["level"] for row in curve] == ["d8", "d16", "d48"]
         found.append([row["value"] for row in curve])
     assert found[0] != found[1]
+
+
+def test_a_frontier_is_measured_stored_and_exported(command, run, beir, tmp_path, tiny_sentence_transformer):
+    work = shutil.copytree(run, tmp_path / "run")
+    status, output, error = command("frontier", work, "--beir", beir, "--lengths", "8,16", "--num-docs", 1000)
+    assert status == 0, error
+    header, _, first, *others, path = output.splitlines()
+    assert header.split()[:4] == ["level", "dim", "ndcg_at_10", "retained"] and first.split()[:2] == ["w0.25", "8"]
+    assert (
+        len(others) == 8 and others[-1].split()[3] == "1" and path == str(work / "model" / "dimension_frontier.json")
+    )
+    model = MatryoshkaMambaModel.from_pretrained(work / "model")
+    assert model.frontier.split == "animals test" and len(model.frontier.points[0].scores) == 20
+    status, _, error = command("export", work, tmp_path / "family", "--budgets", "w1.0")
+    assert status == 0, error
+    exported = MatryoshkaMambaModel.from_pretrained(tmp_path / "family" / "full")
+    assert exported.frontier == model.frontier
+    assert "animals test" in (tmp_path / "family" / "full" / "README.md").read_text()
+
+    (work / "model" / "dimension_frontier.json").unlink()
+    for arguments, message in [
+        ((work, "--beir", tmp_path), "corpus.jsonl"),
+        (
+            (work, "--beir", beir, "--split", "dev"),
+            "split 'dev' does not exist in animals; its splits are: test, train",
+        ),
+        ((tiny_sentence_transformer, "--beir", beir), "which has no levels"),
+        ((tmp_path, "--beir", beir), "holds no Mamba encoder with its tokenizer"),
+    ]:
+        status, output, error = command("frontier", *arguments)
+        assert status == 2 and output == "" and message in error and error.count("\n") == 1, (arguments, error)
+    assert not (work / "model" / "dimension_frontier.json").exists()
 
 
 def test_bad_input_is_one_sentence(command, run, tmp_path):
