@@ -68,10 +68,10 @@ def with_onednn_linears(model: nn.Module, level: int | str | None = None) -> nn.
     since MKL uses AVX2 there. It is no faster where MKL uses the same instructions.
 
     Args:
-        model (`nn.Module`): A nested model, or any other, such as a stock transformer or a `SentenceTransformer`. It
-            is left alone.
-        level (`int` or `str`, *optional*): The level of a nested model, the only one that the copy has; the largest by
-            default.
+        model (`nn.Module`): A nested model, a `SentenceTransformer` around one, or any other model, such as a stock
+            transformer. It is left alone.
+        level (`int` or `str`, *optional*): The level of the nested model, the largest that the copy has and the only
+            one that it computes; the largest of all by default.
 
     Returns:
         `nn.Module`: The copy, in evaluation mode, without gradients.
@@ -87,23 +87,24 @@ def with_onednn_linears(model: nn.Module, level: int | str | None = None) -> nn.
             raise ValueError(
                 f"layers of oneDNN compute in float32 on a CPU, but {name} is {tensor.dtype} on {tensor.device}"
             )
-    if isinstance(model, NestedModelMixin):
-        model = model.cut(level)
-    elif level is not None:
+    if level is not None and not any(isinstance(module, NestedModelMixin) for module in model.modules()):
         raise ValueError(f"a {type(model).__name__} has no levels, but level is {level!r}")
-    else:
-        model = copy.deepcopy(model)
-    _replace(model)
-    return model.eval().requires_grad_(False)
+    # A module of its own, so that the model itself can be replaced, too.
+    holder = nn.ModuleList([copy.deepcopy(model)])
+    _replace(holder, level)
+    return holder[0].eval().requires_grad_(False)
 
 
-def _replace(module: nn.Module) -> None:
+def _replace(module: nn.Module, level: int | str | None) -> None:
     for name, child in module.named_children():
+        if isinstance(child, NestedModelMixin):
+            child = child.cut(level)
+            setattr(module, name, child)
         # No other subclasses: attention of torch, for one, reads the weights of its own.
         if isinstance(child, NestedLinear) or type(child) is nn.Linear:
             setattr(module, name, OneDnnLinear(child))
         else:
-            _replace(child)
+            _replace(child, level)
 
 
 __all__ = ["OneDnnLinear", "with_onednn_linears"]

@@ -2,11 +2,14 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from hf_matryoshka.modeling.nested_layers import NestedBlockLinear
 from hf_matryoshka.modeling.onednn_layers import OneDnnLinear, with_onednn_linears
+from hf_matryoshka.modeling.st_matryoshka_mamba import mamba_sentence_encoder
 
 from . import delta_models
 from .mamba_models import make, tokens
@@ -26,6 +29,15 @@ def test_a_level_of_a_mamba_encoder_is_the_same_and_its_model_left_alone():
         torch.testing.assert_close(packed.embed(state, 8), model(ids, level=level, matryoshka_dim=8).embeddings)
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert with_onednn_linears(model).config.levels == model.config.levels
+
+
+def test_a_sentence_encoder_is_the_same_at_its_level(tiny_sentence_transformer):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_sentence_transformer)
+    encoder, texts = mamba_sentence_encoder(make(), tokenizer), ["a cat", "the river in the city"]
+    packed = with_onednn_linears(encoder, "w0.5")
+    np.testing.assert_allclose(packed.encode(texts), encoder.encode(texts, level="w0.5"), atol=1e-6)
+    assert encoder[0].levels == ("w0.25", "w0.5", "w1.0") and packed[0].levels == ("w0.25", "w0.5")
+    assert any(isinstance(module, torch.nn.Linear) for module in encoder.modules())
 
 
 @pytest.mark.parametrize("name", ["DeltaBertForMaskedLM", "DeltaModernBertForSequenceClassification"])
