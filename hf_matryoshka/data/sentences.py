@@ -30,3 +30,25 @@ def split_sentences(text: str) -> list[str]:
         start = boundary.end()
     sentences.append(text[start:])
     return [sentence for sentence in sentences if sentence]
+
+
+def split_passages(text: str, max_characters: int) -> list[str]:
+    """Splits text into passages of whole sentences, each as long as it may be.
+
+    Args:
+        text (`str`): Text; if it is not longer than `max_characters`, it is the only passage, as it is.
+        max_characters (`int`): Longest passage; longer sentences are cut to it.
+
+    Returns:
+        `list[str]`: the passages in order.
+    """
+    if len(text) <= max_characters:
+        return [text]
+    passages = [""]
+    for sentence in split_sentences(text):
+        joined = f"{passages[-1]} {sentence}".lstrip()
+        if len(joined) <= max_characters:
+            passages[-1] = joined
+        else:
+            passages.append(sentence[:max_characters].rstrip())
+    return [passage for passage in passages if passage]

@@ -2,9 +2,10 @@
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any
 
 from ..data.pairs import iter_pairs
-from ..data.sentences import split_sentences
+from ..data.sentences import split_passages, split_sentences
 from ..data.texts import iter_texts, with_fields
 from .mamba_recipe import MambaRecipe
 from .text_options import TextOptions
@@ -27,15 +28,21 @@ def gather_texts(recipe: TextOptions) -> list[str]:
     excluded = _excluded(recipe)
     found: dict[str, str] = {}
     for path, field in with_fields(recipe.texts, recipe.text_field):
-        own: dict[str, str] = {}
+        texts: dict[str, str] = {}
+        # Counted apart from the texts only where they have a limit of their own.
+        sentences = texts if recipe.max_sentences_per_file is None else {}
         for text in iter_texts(path, field):
-            for part in _parts(text) if recipe.split_sentences else [text]:
+            whole = split_passages(text, recipe.max_characters) if recipe.split_passages else [text]
+            own = [(part, texts) for part in whole]
+            if recipe.split_sentences:
+                own += [(part, sentences) for part in _sentences(text)]
+            for part, kind in own:
                 key = _key(part)
-                if key and key not in found and key not in excluded:
-                    own.setdefault(key, part[: recipe.max_characters])
-        if recipe.max_texts_per_file is not None:
-            own = {key: own[key] for key in _shuffled(own, recipe.seed)[: recipe.max_texts_per_file]}
-        found |= own
+                if key and key not in found and key not in excluded and key not in texts:
+                    kind.setdefault(key, part[: recipe.max_characters])
+        found |= _drawn(texts, recipe.max_texts_per_file, recipe.seed)
+        if sentences is not texts:
+            found |= _drawn(sentences, recipe.max_sentences_per_file, recipe.seed)
     if not found:
         raise ValueError(f"{', '.join(map(str, recipe.texts))} hold no text to train on that is not excluded")
     return [found[key] for key in _shuffled(found, recipe.seed)]
@@ -60,9 +67,7 @@ def gather_pairs(recipe: MambaRecipe, held_out: Iterable[str]) -> list[tuple[str
             # A long text that is held out is known as it was cut.
             if first and second and first != second and not excluded & {first, second, *map(_key, cut)}:
                 own.setdefault(key, cut)
-        if recipe.max_texts_per_file is not None:
-            own = {key: own[key] for key in _shuffled(own, recipe.seed)[: recipe.max_texts_per_file]}
-        found |= own
+        found |= _drawn(own, recipe.max_texts_per_file, recipe.seed)
     if recipe.pairs and not found:
         raise ValueError(f"{', '.join(map(str, recipe.pairs))} hold no pair to train on that is not excluded")
     return [found[key] for key in _shuffled(found, recipe.seed)]
@@ -75,12 +80,17 @@ def _excluded(recipe: TextOptions) -> set[str]:
     return excluded
 
 
-def _parts(text: str) -> list[str]:
-    """The text, and its sentences where it has several."""
+def _sentences(text: str) -> list[str]:
+    """The sentences of a text that has several."""
     sentences = split_sentences(text)
     if len(sentences) < 2:
-        return [text]
-    return [text, *(sentence for sentence in sentences if len(sentence) in SENTENCE_CHARACTERS)]
+        return []
+    return [sentence for sentence in sentences if len(sentence) in SENTENCE_CHARACTERS]
+
+
+def _drawn(texts: dict[str, Any], count: int | None, seed: int) -> dict[str, Any]:
+    """So many of the texts at most."""
+    return texts if count is None else {key: texts[key] for key in _shuffled(texts, seed)[:count]}
 
 
 def _key(text: str) -> str:

@@ -24,7 +24,18 @@ class TextOptions:
     max_texts_per_file: int | None = field(
         default=None, metadata={"help": "Texts (or pairs) of a file at most, drawn by the seed; all by default."}
     )
+    max_sentences_per_file: int | None = field(
+        default=None,
+        metadata={
+            "help": "With split_sentences: so many sentences of a file at most, beside max_texts_per_file texts; by "
+            "default these count both."
+        },
+    )
     max_characters: int = field(default=2000, metadata={"help": "Texts are cut to so many characters."})
+    split_passages: bool = field(
+        default=False,
+        metadata={"help": "Split texts of more than max_characters at the ends of sentences instead of cutting them."},
+    )
     max_length: int = field(default=128, metadata={"help": "Texts are cut to so many tokens in training."})
     validation_fraction: float = field(
         default=0.01, metadata={"help": "Part of the texts held out to report the loss on; 0: none."}
@@ -39,9 +50,11 @@ class TextOptions:
             count, given = len(getattr(self, paths) or []), getattr(self, names)
             if given and count and len(given) not in (1, count):
                 raise ValueError(f"{names} has {len(given)} names for {count} files; give one, or one a file")
-        for name in ("max_texts_per_file", "max_characters", "max_length"):
+        for name in ("max_texts_per_file", "max_sentences_per_file", "max_characters", "max_length"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, but is {value}")
+        if self.max_sentences_per_file is not None and not self.split_sentences:
+            raise ValueError("max_sentences_per_file needs split_sentences")
         if not 0 <= self.validation_fraction < 0.9:
             raise ValueError(f"validation_fraction must be in [0, 0.9), but is {self.validation_fraction}")

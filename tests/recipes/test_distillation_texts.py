@@ -40,12 +40,28 @@ def test_sentences_limits_and_cuts(files):
     assert max(map(len, gather_texts(recipe(files, max_characters=9)))) == 9
 
 
+def test_long_texts_become_passages_and_sentences_have_a_limit_of_their_own(files):
+    words = [f"Number {number} says a thing or two." for number in range(40)]
+    (files / "a.txt").write_text("A text by itself.\n" + " ".join(words) + "\n")
+    only = {"texts": [str(files / "a.txt")], "text_field": None, "max_characters": 100}
+    passages = gather_texts(recipe(files, split_passages=True, **only))
+    assert "A text by itself." in passages and len(passages) == 15 and max(map(len, passages)) <= 100
+    assert " ".join(words[:3]) in passages
+    limits = {"split_sentences": True, "max_texts_per_file": 4, "max_sentences_per_file": 6}
+    found = gather_texts(recipe(files, split_passages=True, **limits, **only))
+    assert len(found) == 10 and sum(text in words for text in found) in (6, 7)  # the last passage is a sentence
+    # The same texts are drawn, whatever the limit of sentences.
+    other = gather_texts(recipe(files, split_passages=True, **limits | {"max_sentences_per_file": 9}, **only))
+    assert len(other) == 13 and set(found) < set(other)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
         ({"texts": None}, "give texts"),
         ({"text_field": ["a", "b", "c"]}, "text_field has 3 names for 2 files"),
         ({"max_length": 0}, "max_length must be at least 1"),
+        ({"max_sentences_per_file": 3}, "max_sentences_per_file needs split_sentences"),
         ({"validation_fraction": 1.0}, "validation_fraction must be in"),
         ({"objective": "masked_lm"}, "is not 'embedding'"),
         ({"width_budgets": [0.5, 1.0], "head_budgets": [4]}, "must be equally long, but have 2, 1 and 0 values"),
