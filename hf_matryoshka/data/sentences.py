@@ -50,5 +50,5 @@ def split_passages(text: str, max_characters: int) -> list[str]:
         if len(joined) <= max_characters:
             passages[-1] = joined
         else:
-            passages.append(sentence[:max_characters].rstrip())
+            passages.append(sentence[:max_characters])
     return [passage for passage in passages if passage]

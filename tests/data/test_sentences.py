@@ -17,5 +17,5 @@ def test_sentences_end_at_their_punctuation_and_not_after_abbreviations():
 
 def test_passages_are_whole_sentences_as_many_as_fit():
     text = "One two three. Four five. Six seven eight nine ten eleven twelve. End."
-    assert split_passages(text, 25) == ["One two three. Four five.", "Six seven eight nine ten", "End."]
+    assert split_passages(text, 25) == ["One two three. Four five.", "Six seven eight nine ten ", "End."]
     assert split_passages(text, 200) == [text] and split_passages("  as it is ", 20) == ["  as it is "]
