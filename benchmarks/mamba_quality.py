@@ -14,9 +14,9 @@ directions of its embeddings of the training texts; `start`, where training star
 embedding that is nearest to the teacher ([`start_as_bag_of_words`]), which is the encoder without its blocks. `--rival
 NAME=RUN` adds runs of one width or one dimension, trained alone.
 
-`retained` is the share of the value at the largest dimension of the same width; `minus_start` the difference to
-`start` at the same dimension, paired over the pairs of sentences. The scores of SciFact's queries are left in
-`--work` for `mamba_selector.py`.
+The `level` of a row is the dimension, `width` the level of the model. `retained` is the share of the value at the
+largest dimension of the same width; `minus_start` the difference to `start` at the same dimension, paired over the
+pairs of sentences. The scores of SciFact's queries are left in `--work` for `mamba_selector.py`.
 """
 
 import argparse
@@ -91,10 +91,10 @@ def main() -> None:
     cosines: dict[tuple[str, str, int], np.ndarray] = {}
     for name, level, dims, encode in systems:
         vectors = pairs.encode(encode)
-        row = {"system": name, "level": level, "split": f"stsb_{split}", "metric": "spearman", "seeds": 1}
+        row = {"system": name, "width": level, "split": f"stsb_{split}", "metric": "spearman", "seeds": 1}
         found = {dim: pairs.score(vectors, dim) for dim in dims}
         for dim, score in found.items():
-            rows.append(row | {"dim": dim, **score, "retained": score["value"] / found[dims[-1]]["value"]})
+            rows.append(row | {"level": f"d{dim}", **score, "retained": score["value"] / found[dims[-1]]["value"]})
             cosines[name, level, dim] = pairs.cosines(vectors, dim)
         print(
             f"{name:>10} {level:>8} STS-B",
@@ -104,7 +104,8 @@ def main() -> None:
     for (name, level, dim), own in cosines.items():
         if name == "ours":
             before = cosines["start", config.levels[-1], dim]
-            row = {"system": name, "level": level, "dim": dim, "split": f"stsb_{split}", "metric": "minus_start"}
+            row = {"system": name, "width": level, "level": f"d{dim}", "split": f"stsb_{split}"}
+            row["metric"] = "minus_start"
             rows.append(row | pairs.difference(own, before) | {"seeds": 1})
     training = {name: report[name] for name in ("steps", "seconds", "texts", "training", "spearman_to_teacher")}
     write_report(arguments.out, "mamba_quality", rows, training=training)
@@ -123,7 +124,7 @@ def main() -> None:
             )
             for subset, curve in curves.items():
                 for point in curve.points:
-                    row = {"system": name, "level": level, "dim": point.dim, "split": f"scifact_{subset}"}
+                    row = {"system": name, "width": level, "level": f"d{point.dim}", "split": f"scifact_{subset}"}
                     row |= {"metric": "ndcg_at_10", "value": point.quality, "low": point.low, "high": point.high}
                     rows.append(row | {"retained": point.quality / curve.points[-1].quality, "seeds": 1})
             scores.setdefault(name, {})[level] = {
@@ -136,12 +137,14 @@ def main() -> None:
     table: dict[tuple[str, str, str], dict[str, str]] = {}
     for row in rows:
         if row["metric"] != "minus_start":
-            table.setdefault((row["system"], row["level"], row["dim"]), {})[row["split"]] = f"{100 * row['value']:.2f}"
+            table.setdefault((row["system"], row["width"], row["level"]), {})[row["split"]] = (
+                f"{100 * row['value']:.2f}"
+            )
     body = [
         [*map(str, key), found.get(f"stsb_{split}", "-"), found.get("scifact_test", "-")]
         for key, found in table.items()
     ]
-    print("\n" + format_rows(["system", "level", "dim", f"STS-B {split}", "SciFact nDCG@10"], body))
+    print("\n" + format_rows(["system", "width", "dimension", f"STS-B {split}", "SciFact nDCG@10"], body))
     print(write_report(arguments.out, "mamba_quality", rows, training=training))
 
 
