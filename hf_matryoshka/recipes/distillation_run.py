@@ -12,6 +12,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from ..trainers.matryoshka_arguments import MatryoshkaTrainingArguments
 from ..trainers.matryoshka_trainer import MatryoshkaTrainer
+from .cpu_memory import keep_freed_memory
 from .text_options import TextOptions
 from .training_progress import show_progress
 
@@ -88,6 +89,8 @@ def run_training(trainer: MatryoshkaTrainer, name: str) -> dict[str, Any]:
     if held_out:
         report["before"] = _losses(trainer)
     checkpoint = get_last_checkpoint(folder) if folder.is_dir() else None
+    if trainer.args.device.type == "cpu":
+        keep_freed_memory()
     began = time.time()
     result = trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.time() - began

@@ -29,6 +29,7 @@ from ..surgery.layer_order import order_layers_by_importance
 from ..surgery.rewire import rewire_by_importance
 from ..trainers.delta_arguments import DeltaTrainingArguments
 from ..trainers.delta_trainer import DeltaTrainer
+from .cpu_memory import keep_freed_memory
 from .delta_corpus import TOKENIZER_DOCUMENTS, Corpus, check_length, count_tokens, pack_corpus, split_rows
 from .delta_model import (
     build_config,
@@ -264,6 +265,8 @@ def _train(
     if held_out is not None:
         report["before"] = _losses(trainer.evaluate(), levels)
     checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
+    if args.device.type == "cpu":
+        keep_freed_memory()
     began = time.time()
     result = trainer.train(resume_from_checkpoint=checkpoint)
     seconds = time.time() - began
