@@ -4,11 +4,18 @@ Importing this package registers the architectures with the AutoClasses, so that
 `trust_remote_code`. A repo itself never imports this file.
 """
 
-from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSequenceClassification,
+)
 
 from .configuration_delta_bert import DeltaBertConfig
 from .configuration_delta_modernbert import DeltaModernBertConfig
 from .configuration_matryoshka_adaptor import MatryoshkaAdaptorConfig
+from .configuration_matryoshka_gpt import MatryoshkaGPTConfig
 from .configuration_matryoshka_mamba import MatryoshkaMambaConfig
 from .modeling_delta_bert import DeltaBertForMaskedLM, DeltaBertForSequenceClassification, DeltaBertModel
 from .modeling_delta_modernbert import (
@@ -17,6 +24,7 @@ from .modeling_delta_modernbert import (
     DeltaModernBertModel,
 )
 from .modeling_matryoshka_adaptor import MatryoshkaAdaptorModel
+from .modeling_matryoshka_gpt import MatryoshkaGPTForCausalLM, MatryoshkaGPTModel
 from .modeling_matryoshka_mamba import MatryoshkaMambaModel
 
 
@@ -32,6 +40,9 @@ AutoModelForMaskedLM.register(DeltaModernBertConfig, DeltaModernBertForMaskedLM)
 AutoModelForSequenceClassification.register(DeltaModernBertConfig, DeltaModernBertForSequenceClassification)
 AutoConfig.register(MatryoshkaMambaConfig.model_type, MatryoshkaMambaConfig)
 AutoModel.register(MatryoshkaMambaConfig, MatryoshkaMambaModel)
+AutoConfig.register(MatryoshkaGPTConfig.model_type, MatryoshkaGPTConfig)
+AutoModel.register(MatryoshkaGPTConfig, MatryoshkaGPTModel)
+AutoModelForCausalLM.register(MatryoshkaGPTConfig, MatryoshkaGPTForCausalLM)
 
 __all__ = [
     "DeltaBertConfig",
@@ -44,6 +55,9 @@ __all__ = [
     "DeltaModernBertModel",
     "MatryoshkaAdaptorConfig",
     "MatryoshkaAdaptorModel",
+    "MatryoshkaGPTConfig",
+    "MatryoshkaGPTForCausalLM",
+    "MatryoshkaGPTModel",
     "MatryoshkaMambaConfig",
     "MatryoshkaMambaModel",
 ]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from . import delta_models, mamba_models
+from . import delta_models, gpt_models, mamba_models
 from .nested_models import HEADS, KINDS, UNEVEN, make_adaptor
 
 
@@ -17,15 +17,18 @@ DELTAS = [
 ]
 
 
-@pytest.fixture(params=[*KINDS, *HEADS, "uneven", *DELTAS, "mamba"])
+@pytest.fixture(params=[*KINDS, *HEADS, "uneven", *DELTAS, "mamba", "gpt"])
 def nested_model(request, tiny_nested):
-    """Every kind of adaptor, an encoder that is nested on two axes, with each head, the Delta and Mamba encoders."""
+    """Every kind of adaptor, an encoder that is nested on two axes, with each head, the Delta and Mamba encoders,
+    the GPT."""
     if request.param in KINDS:
         return make_adaptor(request.param)
     if request.param in DELTAS:
         return delta_models.make(*request.param.split())
     if request.param == "mamba":
         return mamba_models.make()
+    if request.param == "gpt":
+        return gpt_models.make()
     if request.param == "uneven":
         return tiny_nested.make(intermediate_sizes=UNEVEN, output_scale=0.5, hidden_act="relu")
     return tiny_nested.make(request.param)

@@ -1,0 +1,102 @@
+"""The layers of the Matryoshka GPT: those of Llama, each at its leading part."""
+
+import torch
+from torch import nn
+from transformers.activations import ACT2FN
+from transformers.cache_utils import Cache
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.llama.modeling_llama import eager_attention_forward
+
+from .configuration_matryoshka_gpt import DollSizes, MatryoshkaGPTConfig
+from .nested_layers import NestedLinear, NestedRMSNorm
+from .nested_rope import rotate_pairs
+
+
+class MatryoshkaGPTMLP(nn.Module):
+    """`down(act(gate) * up)` (arXiv 2002.05202) with the leading columns."""
+
+    def __init__(self, config: MatryoshkaGPTConfig):
+        super().__init__()
+        width, columns, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
+        self.gate_proj = NestedLinear(width, columns, bias=bias)
+        self.up_proj = NestedLinear(width, columns, bias=bias)
+        self.down_proj = NestedLinear(columns, width, bias=bias)
+        self.act_fn = ACT2FN[config.hidden_act]
+
+    def forward(self, hidden_states: torch.Tensor, columns: int) -> torch.Tensor:
+        inner = self.act_fn(self.gate_proj(hidden_states, columns)) * self.up_proj(hidden_states, columns)
+        return self.down_proj(inner, hidden_states.shape[-1])
+
+
+class MatryoshkaGPTAttention(nn.Module):
+    """Causal self-attention with the leading heads, or the leading channels of all heads.
+
+    Where heads become narrower, rows of the projections are sorted by channel and then by head, so that a doll has
+    leading rows there, too; otherwise by head and then by channel.
+    """
+
+    def __init__(self, config: MatryoshkaGPTConfig, layer_idx: int):
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.by_channel = config.nested_heads == "head_dim"
+        self.num_key_value_groups = config.num_attention_heads // config.num_key_value_heads
+        self.attention_dropout = config.attention_dropout
+        self.is_causal = True
+        width, bias = config.hidden_size, config.attention_bias
+        queries, keys = (heads * config.head_dim for heads in (config.num_attention_heads, config.num_key_value_heads))
+        self.q_proj = NestedLinear(width, queries, bias=bias)
+        self.k_proj = NestedLinear(width, keys, bias=bias)
+        self.v_proj = NestedLinear(width, keys, bias=bias)
+        self.o_proj = NestedLinear(queries, width, bias=bias)
+
+    def _heads(self, states: torch.Tensor, heads: int, head_dim: int) -> torch.Tensor:
+        """`(batch, length, heads * head_dim)` as `(batch, heads, length, head_dim)`."""
+        if self.by_channel:
+            return states.unflatten(-1, (head_dim, heads)).permute(0, 3, 1, 2)
+        return states.unflatten(-1, (heads, head_dim)).transpose(1, 2)
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        sizes: DollSizes,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: Cache | None = None,
+        cache_index: int | None = None,
+        **kwargs,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        heads, groups, channels = sizes.heads, sizes.key_value_heads, sizes.head_dim
+        query = self._heads(self.q_proj(hidden_states, heads * channels), heads, channels)
+        key = self._heads(self.k_proj(hidden_states, groups * channels), groups, channels)
+        value = self._heads(self.v_proj(hidden_states, groups * channels), groups, channels)
+        query, key = rotate_pairs(query, *position_embeddings), rotate_pairs(key, *position_embeddings)
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx if cache_index is None else cache_index)
+        attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        dropout = self.attention_dropout if self.training else 0.0
+        output, weights = attention(
+            self, query, key, value, attention_mask, dropout=dropout, scaling=channels**-0.5, **kwargs
+        )
+        output = output.transpose(-1, -2).flatten(-2) if self.by_channel else output.flatten(-2)
+        return self.o_proj(output, hidden_states.shape[-1]), weights
+
+
+class MatryoshkaGPTDecoderLayer(GradientCheckpointingLayer):
+    """Attention and a network, each added to the residual stream."""
+
+    def __init__(self, config: MatryoshkaGPTConfig, layer_idx: int):
+        super().__init__()
+        self.self_attn = MatryoshkaGPTAttention(config, layer_idx)
+        self.mlp = MatryoshkaGPTMLP(config)
+        self.input_layernorm = NestedRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.post_attention_layernorm = NestedRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+    def forward(self, hidden_states: torch.Tensor, sizes: DollSizes, **kwargs) -> torch.Tensor:
+        mixed, _ = self.self_attn(self.input_layernorm(hidden_states), sizes, **kwargs)
+        hidden_states = hidden_states + mixed
+        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states), sizes.intermediate)
+
+
+__all__ = ["MatryoshkaGPTAttention", "MatryoshkaGPTDecoderLayer", "MatryoshkaGPTMLP"]

@@ -1,0 +1,363 @@
+"""The Matryoshka GPT: a decoder of the shape of Llama, nested along everything."""
+
+import torch
+from torch import nn
+from transformers import GenerationMixin, LlamaConfig, LlamaForCausalLM, LlamaModel, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.initialization import no_init_weights
+from transformers.masking_utils import create_causal_mask
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_utils import slice_logits_to_keep
+from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from .configuration_matryoshka_gpt import MatryoshkaGPTConfig
+from .gpt_layers import MatryoshkaGPTAttention, MatryoshkaGPTDecoderLayer
+from .nested_layers import NestedEmbedding, NestedLinear, NestedRMSNorm
+from .nested_model import NestedModelMixin
+from .nested_rope import rotary_table, stock_channels
+
+
+class MatryoshkaGPTPreTrainedModel(NestedModelMixin, PreTrainedModel):
+    """What the decoder has in common with and without its head: levels, cost, dolls, the form as a Llama."""
+
+    config: MatryoshkaGPTConfig
+    base_model_prefix = "model"
+    supports_gradient_checkpointing = True
+    _no_split_modules = ["MatryoshkaGPTDecoderLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+    _can_record_outputs = {"hidden_states": MatryoshkaGPTDecoderLayer, "attentions": MatryoshkaGPTAttention}
+    stock_class: type[PreTrainedModel]
+
+    @classmethod
+    def cut_name(cls, config: MatryoshkaGPTConfig, level: int | str | None, name: str) -> str:
+        layers = config.level_sizes(level).layers
+        return _renumbered(name, {layer: place for place, layer in enumerate(layers)})
+
+    @classmethod
+    def whole_name(cls, config: MatryoshkaGPTConfig, level: int | str | None, name: str) -> str:
+        return _renumbered(name, dict(enumerate(config.level_sizes(level).layers)))
+
+    def cost(self, level: int | str | None = None, sequence_length: int = 128) -> dict[str, int]:
+        """What one level costs.
+
+        Args:
+            level (`int`, `str` or `None`): The level, `None` for the largest.
+            sequence_length (`int`, *optional*, defaults to 128): Tokens before the one that is computed.
+
+        Returns:
+            `dict[str, int]`: `parameters` it reads; `macs`, multiplications a token (half the FLOPs), the output head
+            included where there is one; `bytes_per_token`, what the float32 keys and values of a token take.
+
+        Raises:
+            ValueError: If the level does not exist.
+        """
+        sizes, tied = self.config.level_sizes(level), self.all_tied_weights_keys
+        queries, keys = sizes.heads * sizes.head_dim, sizes.key_value_heads * sizes.head_dim
+        layer = sizes.hidden * (2 * queries + 2 * keys + 3 * sizes.intermediate) + 2 * queries * sequence_length
+        shapes = {name: shape for name, shape in self.level_shapes(level).items() if name not in tied}
+        return {
+            "parameters": sum(shape.numel() for shape in shapes.values()),
+            "macs": len(sizes.layers) * layer + self._head_macs(sizes.output),
+            "bytes_per_token": 8 * len(sizes.layers) * keys,
+        }
+
+    def _head_macs(self, output: int) -> int:
+        return 0
+
+    @torch.no_grad()
+    def doll(self, level: int | str) -> PreTrainedModel:
+        """A level as a model of its own that shares all weights with this one: nothing is copied, and what one of them
+        learns the other knows. To save it or move it, take [`cut`].
+
+        Args:
+            level (`int` or `str`): The level, the only one that the doll has.
+
+        Raises:
+            ValueError: If the level does not exist.
+        """
+        index = self.config.level_index(level)
+        config = self.config.cut(index).only_largest()
+        with torch.device("meta"), no_init_weights():
+            view = self._new(config)
+        own = dict(self.named_modules())
+        for path, module in view.named_modules():
+            source = own[self.whole_name(self.config, index, path)]
+            module._parameters = source._parameters
+        base = view.get_decoder()
+        base.is_doll = True
+        if self.can_generate():
+            view.generation_config = type(self.generation_config).from_dict(self.generation_config.to_dict())
+        return view.train(self.training)
+
+    def save_pretrained(self, save_directory, *args, **kwargs):
+        """[`~transformers.PreTrainedModel.save_pretrained`].
+
+        Raises:
+            ValueError: If this is a doll.
+        """
+        if self.get_decoder().is_doll:
+            raise ValueError("a doll shares the weights of a larger model; save what cut(level) of that model gives")
+        return super().save_pretrained(save_directory, *args, **kwargs)
+
+    @torch.no_grad()
+    def to_stock(self, level: int | str | None = None, padded: bool = False) -> PreTrainedModel:
+        """A level as a Llama, which computes the same.
+
+        Args:
+            level (`int`, `str` or `None`): The level, `None` for the largest.
+            padded (`bool`, *optional*, defaults to `False`): With `nesting="output"`: whether the head may be filled
+                up with zeros, which is what keeps its input whole.
+
+        Raises:
+            ValueError: If there is no such Llama; the message says why.
+        """
+        name, sizes = self.config.level_name(level), self.config.level_sizes(level)
+        narrow = sizes.output < sizes.hidden
+        if narrow and not padded:
+            raise ValueError(
+                f"the head of level {name} reads {sizes.output} of {sizes.hidden} channels, but that of a Llama reads "
+                "all of them; padded with zeros it can be stock"
+            )
+        small = self.cut(level)
+        config = small._stock_config(tied=small.config.tie_word_embeddings and not narrow)
+        with no_init_weights():
+            stock = self.stock_class(config)
+        state = small._stock_state()
+        if narrow and "lm_head.weight" in state:
+            head = state["lm_head.weight"].clone()
+            head[:, sizes.output :] = 0
+            state["lm_head.weight"] = head
+        stock.load_state_dict(state, assign=True)
+        stock.tie_weights()
+        if self.can_generate():
+            stock.generation_config = type(self.generation_config).from_dict(self.generation_config.to_dict())
+        return stock.to(small.device).train(self.training)
+
+    def _stock_config(self, tied: bool) -> LlamaConfig:
+        names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+        names += ("num_key_value_heads", "head_dim", "hidden_act", "max_position_embeddings", "rms_norm_eps")
+        names += ("rope_parameters", "attention_bias", "mlp_bias", "attention_dropout", "initializer_range")
+        names += ("use_cache", "pad_token_id", "bos_token_id", "eos_token_id", "dtype")
+        config = LlamaConfig(**{name: getattr(self.config, name) for name in names}, tie_word_embeddings=tied)
+        config._attn_implementation = self.config._attn_implementation
+        return config
+
+    def _stock_state(self) -> dict[str, torch.Tensor]:
+        """The weights with the channels of queries and keys in the order of a Llama, and all heads one by one."""
+        config, state = self.config, dict(self.state_dict())
+        rotated = stock_channels(config.head_dim // 2, config.rope_order)
+        plain = list(range(config.head_dim))
+        groups = config.num_key_value_heads
+        for name, tensor in state.items():
+            *_, layer, leaf = name.split(".") if "." in name else ("", "", "")
+            heads, channels = {
+                "q_proj": (config.num_attention_heads, rotated),
+                "k_proj": (groups, rotated),
+                "v_proj": (groups, plain),
+                "o_proj": (config.num_attention_heads, plain),
+            }.get(layer, (0, plain))
+            if heads and not (layer == "o_proj" and leaf == "bias"):
+                axis = 1 if layer == "o_proj" else 0
+                state[name] = tensor.index_select(axis, self._stock_rows(heads, channels).to(tensor.device))
+        return state
+
+    def _stock_rows(self, heads: int, channels: list[int]) -> torch.Tensor:
+        """For each row of a stock projection, by head and then by channel, the row that it is here."""
+        channel, head = torch.tensor(channels), torch.arange(heads)[:, None]
+        if self.config.nested_heads == "head_dim":
+            return (channel * heads + head).flatten()
+        return (head * self.config.head_dim + channel).flatten()
+
+
+def _renumbered(name: str, numbers: dict[int, int]) -> str:
+    """The name of a tensor or module after its layer got another number."""
+    before, found, after = name.partition("layers.")
+    if not found:
+        return name
+    layer, dot, rest = after.partition(".")
+    return f"{before}layers.{numbers.get(int(layer), layer)}{dot}{rest}"
+
+
+class MatryoshkaGPTModel(MatryoshkaGPTPreTrainedModel):
+    """The decoder without a head, at any of its levels ([`MatryoshkaGPTConfig`])."""
+
+    stock_class = LlamaModel
+
+    def __init__(self, config: MatryoshkaGPTConfig):
+        super().__init__(config)
+        self.embed_tokens = NestedEmbedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        self.layers = nn.ModuleList(
+            [MatryoshkaGPTDecoderLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers)]
+        )
+        self.norm = NestedRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self._tables: dict[torch.device, tuple[torch.Tensor, float]] = {}
+        self.is_doll = False
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    def get_decoder(self) -> "MatryoshkaGPTModel":
+        return self
+
+    def resolve_level(self, level: int | str | None) -> str:
+        """The name of the level that a call computes.
+
+        Raises:
+            ValueError: If the level does not exist, or this is a doll of another one.
+        """
+        if self.is_doll and isinstance(level, str) and level not in self.config.levels:
+            raise ValueError(
+                f"level given twice: this is the doll of level {self.config.levels[0]}, and the call asks for {level}"
+            )
+        return self.config.level_name(level)
+
+    def _rotations(self, hidden: torch.Tensor, position_ids: torch.Tensor, head_dim: int) -> tuple[torch.Tensor, ...]:
+        """Cosine and sine of each pair of channels, `(batch, 1, length, head_dim / 2)`."""
+        # No buffer: those come back from `from_pretrained` empty, and lose digits with the dtype of the model.
+        if hidden.device not in self._tables:
+            self._tables[hidden.device] = rotary_table(self.config, hidden.device)
+        table, scaling = self._tables[hidden.device]
+        with torch.autocast(hidden.device.type, enabled=False):
+            angles = position_ids[:, None, :, None].float() * table[: head_dim // 2]
+            return tuple((part * scaling).to(hidden.dtype) for part in (angles.cos(), angles.sin()))
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        use_cache: bool | None = None,
+        level: int | str | None = None,
+        **kwargs,
+    ) -> BaseModelOutputWithPast:
+        """
+        Args:
+            input_ids (`torch.LongTensor` of shape `(batch, length)`), attention_mask, position_ids, past_key_values,
+                use_cache: As in `LlamaModel`; keys and values are those of one level.
+            inputs_embeds (`torch.Tensor` of shape `(batch, length, hidden)`, *optional*): Instead of `input_ids`; of a
+                smaller level its leading channels are read.
+            level (`int` or `str`, *optional*): The level to compute; the largest by default.
+
+        Returns:
+            `BaseModelOutputWithPast`: `last_hidden_state` of shape `(batch, length, output)`: normed, and cut to what
+            the head of the level reads.
+
+        Raises:
+            ValueError: If the level does not exist, or not exactly one of `input_ids` and `inputs_embeds` is given.
+        """
+        sizes = self.config.level_sizes(self.resolve_level(level))
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        if inputs_embeds is None:
+            hidden = self.embed_tokens(input_ids, sizes.hidden)
+        else:
+            hidden = inputs_embeds[..., : sizes.hidden]
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+        if position_ids is None:
+            seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+            position_ids = (torch.arange(hidden.shape[1], device=hidden.device) + seen)[None]
+        mask = create_causal_mask(
+            config=self.config,
+            inputs_embeds=hidden,
+            attention_mask=attention_mask,
+            past_key_values=past_key_values,
+            position_ids=position_ids,
+        )
+        rotations = self._rotations(hidden, position_ids, sizes.head_dim)
+        for place, layer in enumerate(sizes.layers):
+            hidden = self.layers[layer](
+                hidden,
+                sizes,
+                position_embeddings=rotations,
+                attention_mask=mask,
+                past_key_values=past_key_values,
+                cache_index=place,
+                **kwargs,
+            )
+        hidden = self.norm(hidden)[..., : sizes.output]
+        return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=past_key_values)
+
+
+class MatryoshkaGPTForCausalLM(MatryoshkaGPTPreTrainedModel, GenerationMixin):
+    """The decoder with its language-modeling head; `generate(..., level="d64")` works with all options."""
+
+    stock_class = LlamaForCausalLM
+    _tied_weights_keys = {"lm_head.weight": "model.embed_tokens.weight"}
+
+    def __init__(self, config: MatryoshkaGPTConfig):
+        super().__init__(config)
+        self.model = MatryoshkaGPTModel(config)
+        self.lm_head = NestedLinear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def _head_macs(self, output: int) -> int:
+        return output * self.config.vocab_size
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: torch.LongTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.LongTensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: torch.Tensor | None = None,
+        labels: torch.LongTensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | torch.Tensor = 0,
+        level: int | str | None = None,
+        **kwargs,
+    ) -> CausalLMOutputWithPast:
+        """
+        Args:
+            labels (`torch.LongTensor` of shape `(batch, length)`, *optional*): Tokens to predict, -100 to leave out;
+                they are shifted here.
+            logits_to_keep (`int` or `torch.Tensor`, *optional*, defaults to 0): Positions at the end to compute logits
+                of, or their indices; all by default.
+            level (`int` or `str`, *optional*): The level to compute; the largest by default.
+            The others as in [`~MatryoshkaGPTModel.forward`].
+
+        Returns:
+            `CausalLMOutputWithPast`: `logits` of shape `(batch, length, vocab_size)`, and the `loss` if there are
+            labels.
+
+        Raises:
+            ValueError: As [`~MatryoshkaGPTModel.forward`].
+        """
+        outputs = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            level=level,
+            **kwargs,
+        )
+        # The rows are named because the weight of a doll is larger than the doll.
+        kept = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
+        logits = self.lm_head(kept, self.config.vocab_size)
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+MatryoshkaGPTModel.register_for_auto_class("AutoModel")
+MatryoshkaGPTForCausalLM.register_for_auto_class("AutoModelForCausalLM")
+
+__all__ = ["MatryoshkaGPTForCausalLM", "MatryoshkaGPTModel"]
