@@ -1,5 +1,7 @@
 """The Matryoshka GPT: a decoder of the shape of Llama, nested along everything."""
 
+from collections.abc import Iterator
+
 import torch
 from torch import nn
 from transformers import GenerationMixin, LlamaConfig, LlamaForCausalLM, LlamaModel, PreTrainedModel
@@ -149,12 +151,31 @@ class MatryoshkaGPTPreTrainedModel(NestedModelMixin, PreTrainedModel):
 
     def _stock_state(self) -> dict[str, torch.Tensor]:
         """The weights with the channels of queries and keys in the order of a Llama, and all heads one by one."""
-        config, state = self.config, dict(self.state_dict())
+        state = dict(self.state_dict())
+        for name, axis, rows in self._reordered():
+            state[name] = state[name].index_select(axis, rows.to(state[name].device))
+        return state
+
+    def from_stock_order(self, state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """The weights of a Llama of the full size, in the order that they have here.
+
+        Args:
+            state (`dict[str, torch.Tensor]`): The state dict of a `LlamaModel` or `LlamaForCausalLM`.
+        """
+        state = dict(state)
+        for name, axis, rows in self._reordered():
+            state[name] = state[name].index_select(axis, rows.argsort().to(state[name].device))
+        return state
+
+    def _reordered(self) -> Iterator[tuple[str, int, torch.Tensor]]:
+        """The tensors whose order is not that of a Llama: name, axis, and for each place there the one that it is
+        here."""
+        config = self.config
         rotated = stock_channels(config.head_dim // 2, config.rope_order)
         plain = list(range(config.head_dim))
         groups = config.num_key_value_heads
-        for name, tensor in state.items():
-            *_, layer, leaf = name.split(".") if "." in name else ("", "", "")
+        for name in self.state_dict():
+            *_, layer, leaf = ("", *name.split("."))
             heads, channels = {
                 "q_proj": (config.num_attention_heads, rotated),
                 "k_proj": (groups, rotated),
@@ -162,9 +183,7 @@ class MatryoshkaGPTPreTrainedModel(NestedModelMixin, PreTrainedModel):
                 "o_proj": (config.num_attention_heads, plain),
             }.get(layer, (0, plain))
             if heads and not (layer == "o_proj" and leaf == "bias"):
-                axis = 1 if layer == "o_proj" else 0
-                state[name] = tensor.index_select(axis, self._stock_rows(heads, channels).to(tensor.device))
-        return state
+                yield name, 1 if layer == "o_proj" else 0, self._stock_rows(heads, channels)
 
     def _stock_rows(self, heads: int, channels: list[int]) -> torch.Tensor:
         """For each row of a stock projection, by head and then by channel, the row that it is here."""
