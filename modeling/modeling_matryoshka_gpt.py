@@ -119,7 +119,7 @@ class MatryoshkaGPTPreTrainedModel(NestedModelMixin, PreTrainedModel):
             ValueError: If there is no such Llama; the message says why.
         """
         name, sizes = self.config.level_name(level), self.config.level_sizes(level)
-        narrow = sizes.output < sizes.hidden
+        narrow = sizes.output < sizes.hidden and self.get_output_embeddings() is not None
         if narrow and not padded:
             raise ValueError(
                 f"the head of level {name} reads {sizes.output} of {sizes.hidden} channels, but that of a Llama reads "
@@ -130,7 +130,7 @@ class MatryoshkaGPTPreTrainedModel(NestedModelMixin, PreTrainedModel):
         with no_init_weights():
             stock = self.stock_class(config)
         state = small._stock_state()
-        if narrow and "lm_head.weight" in state:
+        if narrow:
             head = state["lm_head.weight"].clone()
             head[:, sizes.output :] = 0
             state["lm_head.weight"] = head
@@ -266,8 +266,7 @@ class MatryoshkaGPTModel(MatryoshkaGPTPreTrainedModel):
             level (`int` or `str`, *optional*): The level to compute; the largest by default.
 
         Returns:
-            `BaseModelOutputWithPast`: `last_hidden_state` of shape `(batch, length, output)`: normed, and cut to what
-            the head of the level reads.
+            `BaseModelOutputWithPast`: `last_hidden_state` of shape `(batch, length, hidden)`.
 
         Raises:
             ValueError: If the level does not exist, or not exactly one of `input_ids` and `inputs_embeds` is given.
@@ -302,8 +301,7 @@ class MatryoshkaGPTModel(MatryoshkaGPTPreTrainedModel):
                 cache_index=place,
                 **kwargs,
             )
-        hidden = self.norm(hidden)[..., : sizes.output]
-        return BaseModelOutputWithPast(last_hidden_state=hidden, past_key_values=past_key_values)
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden), past_key_values=past_key_values)
 
 
 class MatryoshkaGPTForCausalLM(MatryoshkaGPTPreTrainedModel, GenerationMixin):
@@ -363,7 +361,7 @@ class MatryoshkaGPTForCausalLM(MatryoshkaGPTPreTrainedModel, GenerationMixin):
         )
         # The rows are named because the weight of a doll is larger than the doll.
         kept = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
-        logits = self.lm_head(kept, self.config.vocab_size)
+        logits = self.lm_head(kept[..., : self.config.level_sizes(level).output], self.config.vocab_size)
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)

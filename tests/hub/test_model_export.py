@@ -5,13 +5,22 @@ import os
 
 import pytest
 import torch
-from transformers import AutoModelForMaskedLM, AutoTokenizer, BertForMaskedLM, BertModel
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    BertForMaskedLM,
+    BertModel,
+    LlamaForCausalLM,
+)
 
 from hf_matryoshka.hub.export import export_level
 from hf_matryoshka.hub.export_family import export_family
 from hf_matryoshka.hub.gate import ExportError
 from hf_matryoshka.hub.manifest import Manifest
 from hf_matryoshka.hub.model_exporter import ModelExporter
+
+from ..modeling import gpt_models
 
 
 UNEVEN = [[16, 16], [32, 48, 64]]
@@ -166,3 +175,22 @@ def test_onnx(tmp_path, make, name, output):
 
 def card(folder):
     return (folder / "out" / "README.md").read_text()
+
+
+def test_every_level_of_a_gpt_is_a_stock_llama(tmp_path):
+    model = gpt_models.make("layers")
+    ids, mask = gpt_models.prompts()
+    family = export_family(model, tmp_path / "family")
+    assert {repo.name: repo.form for repo in family.manifest.repos} == {
+        **dict.fromkeys(model.config.levels, "stock"),
+        "full": "remote_code",
+    }
+    for level in model.config.levels:
+        folder = tmp_path / "family" / level
+        assert not list(folder.glob("*.py"))
+        llama = AutoModelForCausalLM.from_pretrained(folder)
+        assert type(llama) is LlamaForCausalLM
+        expected = model.generate(ids, attention_mask=mask, level=level, max_new_tokens=8)
+        assert torch.equal(llama.generate(ids, attention_mask=mask, max_new_tokens=8), expected)
+    padded = export_level(gpt_models.make("output"), "d16", tmp_path / "padded", format="stock_padded")
+    assert padded.form == "stock_padded"
