@@ -111,5 +111,5 @@ def test_the_yaml_file_of_the_repo_is_valid(tmp_path):
     assert not any(Path(path).is_absolute() for path in [*recipe.texts, *recipe.exclude])
     # The texts, and what is left out, are those of the other encoder that is distilled from the same teacher.
     other = yaml.safe_load((ROOT / "configs" / "delta_minilm.yaml").read_text())
-    for name in ("texts", "text_field", "exclude", "exclude_field", "split_sentences", "max_texts_per_file"):
+    for name in ("texts", "text_field", "exclude", "exclude_field", "split_sentences"):
         assert values[name] == other[name]
