@@ -73,7 +73,7 @@ def measure_decoder_importance(model: LlamaForCausalLM, batches: Iterable[dict])
         neurons.append((sizes[f"neurons {number}"] * _columns(layer.mlp.down_proj)).float() / count)
         score = (sizes[f"values {number}"] * _columns(layer.self_attn.o_proj)).float() / count
         # The channel of a value is read by all heads that share it.
-        values.append(score.view(groups, -1, model.model.layers[0].self_attn.head_dim).sum(1))
+        values.append(score.view(groups, -1, layer.self_attn.head_dim).sum(1))
     return DecoderImportance(residual.float(), neurons, values)
 
 
