@@ -35,8 +35,8 @@ from hf_matryoshka.evaluation.certificate import ROUNDING
 from hf_matryoshka.evaluation.report import write_report
 from hf_matryoshka.recipes.certificate_splits import halves, masked_lm_split
 from hf_matryoshka.recipes.certify import CertifiedModel, certify_model, certify_run
-from hf_matryoshka.recipes.delta_corpus import Corpus
 from hf_matryoshka.recipes.delta_recipe import DeltaRecipe
+from hf_matryoshka.recipes.packed_corpus import Corpus
 
 
 SYSTEMS = ("uncertified", "certified")

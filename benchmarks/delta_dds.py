@@ -63,9 +63,9 @@ from hf_matryoshka.data.train_tokenizer import train_tokenizer
 from hf_matryoshka.evaluation.masked_lm import run_full_evaluation
 from hf_matryoshka.evaluation.report import write_report
 from hf_matryoshka.evaluation.seed_interval import seed_interval
-from hf_matryoshka.recipes.delta_corpus import Corpus, pack_corpus
 from hf_matryoshka.recipes.delta_model import build_config
 from hf_matryoshka.recipes.delta_recipe import DeltaRecipe
+from hf_matryoshka.recipes.packed_corpus import Corpus, pack_corpus
 
 
 CONFIG = Path(__file__).parents[1] / "configs" / "delta_from_scratch.yaml"

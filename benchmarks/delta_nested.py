@@ -49,9 +49,9 @@ from hf_matryoshka.evaluation.masked_lm import run_full_evaluation
 from hf_matryoshka.evaluation.metrics import autc
 from hf_matryoshka.evaluation.report import write_report
 from hf_matryoshka.evaluation.seed_interval import seed_interval
-from hf_matryoshka.recipes.delta_corpus import Corpus, pack_corpus
 from hf_matryoshka.recipes.delta_model import build_config
 from hf_matryoshka.recipes.delta_recipe import DeltaRecipe
+from hf_matryoshka.recipes.packed_corpus import Corpus, pack_corpus
 from hf_matryoshka.recipes.train_delta import train_delta
 
 

@@ -1,11 +1,13 @@
 """The Matryoshka GPT: a decoder of the shape of Llama, nested along everything."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch import nn
 from transformers import GenerationMixin, LlamaConfig, LlamaForCausalLM, LlamaModel, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicCache
+from transformers.generation.utils import GenerateOutput
 from transformers.initialization import no_init_weights
 from transformers.masking_utils import create_causal_mask
 from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
@@ -18,6 +20,7 @@ from .gpt_layers import MatryoshkaGPTAttention, MatryoshkaGPTDecoderLayer
 from .nested_layers import NestedEmbedding, NestedLinear, NestedRMSNorm
 from .nested_model import NestedModelMixin
 from .nested_rope import rotary_table, stock_channels
+from .nested_speculation import check_draft, speculative_decoding
 
 
 class MatryoshkaGPTPreTrainedModel(NestedModelMixin, PreTrainedModel):
@@ -318,6 +321,36 @@ class MatryoshkaGPTForCausalLM(MatryoshkaGPTPreTrainedModel, GenerationMixin):
 
     def _head_macs(self, output: int) -> int:
         return output * self.config.vocab_size
+
+    def generate(
+        self, *args, draft_level: int | str | None = None, num_draft_tokens: int | None = None, **kwargs
+    ) -> GenerateOutput | torch.LongTensor:
+        """`generate` of transformers, with all its options, and `level`.
+
+        Args:
+            draft_level (`int` or `str`, *optional*): A smaller level that drafts what this one verifies in fewer
+                passes: the same tokens (sampled: the same distribution), also of a batch of texts.
+            num_draft_tokens (`int`, *optional*): Tokens that it drafts a round; by default as many as pay, by what is
+                accepted.
+
+        Raises:
+            ValueError: If the draft is not smaller, or another way of decoding is asked for, too.
+        """
+        if draft_level is None:
+            if num_draft_tokens is not None:
+                raise ValueError("num_draft_tokens needs draft_level, the level that drafts")
+            return super().generate(*args, **kwargs)
+        check_draft(self, kwargs.get("level"), draft_level)
+        for name in ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "custom_generate"):
+            if kwargs.get(name) is not None:
+                raise ValueError(f"draft_level and {name} are two ways to draft; leave one out")
+        # `generate` keeps the streamer from a loop that is not its own.
+        drafting = {
+            "draft_level": draft_level,
+            "num_draft_tokens": num_draft_tokens,
+            "streamer": kwargs.get("streamer"),
+        }
+        return super().generate(*args, custom_generate=partial(speculative_decoding, **drafting), **kwargs)
 
     @can_return_tuple
     def forward(

@@ -16,10 +16,10 @@ from .depth_dropout import draw_layers
 from .losses.knowledge_distillation import knowledge_distillation_loss
 from .losses.masked_lm import masked_lm_losses, token_mean
 from .losses.upgrade_hinge import upgrade_hinge_loss
-from .matryoshka_trainer import MatryoshkaTrainer
 from .tap_states import find_taps, tap_alignment, tap_residual, token_mask
 from .three_phases import PhaseUpdates, PhaseWeights, oversampled, phase_weights
 from .token_delta import draw_share, preview_loss, routing_penalty
+from .token_mean_trainer import TokenMeanTrainer
 
 
 logger = logging.get_logger(__name__)
@@ -48,7 +48,7 @@ class LevelPass(NamedTuple):
     hidden_states: tuple[torch.Tensor, ...] | None
 
 
-class DeltaTrainer(MatryoshkaTrainer):
+class DeltaTrainer(TokenMeanTrainer):
     """Trains a [`DeltaBertForMaskedLM`] or [`DeltaModernBertForMaskedLM`] at all its budgets at once.
 
     By the sandwich rule (arXiv 1903.05134) a step runs the full budget, the smallest, and some between. The full one
@@ -84,8 +84,6 @@ class DeltaTrainer(MatryoshkaTrainer):
     """
 
     args: DeltaTrainingArguments
-    # As in `transformers.Trainer`: scaled where `num_items_in_batch` is known, see `compute_loss`.
-    loss_is_scaled_for_ga = None
 
     def __init__(self, *args, teacher: PreTrainedModel | None = None, **kwargs):
         super().__init__(*args, **kwargs)
@@ -158,29 +156,6 @@ class DeltaTrainer(MatryoshkaTrainer):
         share = self.phase.oversample
         sampler = self.level_sampler if share is None else oversampled(self.level_sampler, share)
         return sampler.sample(self.state.global_step, self.progress)
-
-    def batch_weight(self, inputs: dict[str, Any]) -> torch.Tensor:
-        return (inputs["labels"] != -100).sum()
-
-    def compute_loss(
-        self,
-        model: nn.Module,
-        inputs: dict[str, Any],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ):
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        if model.training and num_items_in_batch is not None:
-            # Every term is a mean over this micro-batch: its share of the step makes the sum the mean over the step.
-            share = self.batch_weight(inputs) / num_items_in_batch
-            if self.args.average_tokens_across_devices:
-                # The items are those of all processes, over which the gradients will be averaged.
-                share = share * self.accelerator.num_processes
-            loss = loss * share
-        if model.training and self.accelerator.num_processes > 1:
-            # Processes wait for the gradient of every parameter, also of one that no level of the step uses.
-            loss = loss + 0 * sum(parameter.sum() for parameter in model.parameters() if parameter.requires_grad)
-        return (loss, outputs) if return_outputs else loss
 
     def prepare_step(self, model: nn.Module, inputs: dict[str, Any]) -> FullPass | None:
         """The full budget's pass and the teacher's predictions; `None` in evaluation."""

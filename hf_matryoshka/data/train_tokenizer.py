@@ -16,13 +16,15 @@ SPECIAL_TOKENS = {
     "sep_token": "[SEP]",
     "mask_token": "[MASK]",
 }
-
+CAUSAL_SPECIAL_TOKENS = {"eos_token": "<|endoftext|>", "pad_token": "<|pad|>"}
 
 # The special tokens and the 256 bytes must have a place.
 SMALLEST_VOCABULARY = len(SPECIAL_TOKENS) + len(pre_tokenizers.ByteLevel.alphabet())
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int, *, progress: bool = True) -> "PreTrainedTokenizerFast":
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, *, causal: bool = False, progress: bool = True
+) -> "PreTrainedTokenizerFast":
     """Learns byte-level BPE from texts, as ModernBERT has it: it keeps case and knows every text. The same texts give
     the same tokenizer (the WordPiece trainer of `tokenizers` numbers its tokens differently in each run).
 
@@ -31,11 +33,14 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, progress: bool = T
             The texts; they are read once.
         vocab_size (`int`):
             Tokens of the vocabulary, at most: few texts give fewer.
+        causal (`bool`, *optional*, defaults to `False`):
+            Whether it is for a decoder: nothing is added to a text; there are a token that ends one and padding.
         progress (`bool`, *optional*, defaults to `True`):
             Whether to show progress.
 
     Returns:
-        `PreTrainedTokenizerFast`: Every text becomes `[CLS] … [SEP]`; there are padding, unknown and mask tokens, too.
+        `PreTrainedTokenizerFast`: Of an encoder every text becomes `[CLS] … [SEP]`; there are padding, unknown and
+        mask tokens, too.
 
     Raises:
         ValueError: if the vocabulary has no room for what must be in it.
@@ -47,16 +52,19 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, *, progress: bool = T
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
+    special = CAUSAL_SPECIAL_TOKENS if causal else SPECIAL_TOKENS
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=list(SPECIAL_TOKENS.values()),
+        special_tokens=list(special.values()),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=progress,
     )
     tokenizer.train_from_iterator(texts, trainer)
+    if causal:
+        return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
     ends = [(name, tokenizer.token_to_id(name)) for name in (SPECIAL_TOKENS["sep_token"], SPECIAL_TOKENS["cls_token"])]
     tokenizer.post_processor = processors.BertProcessing(*ends)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **SPECIAL_TOKENS)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 
 
 def check_vocab_size(vocab_size: int) -> None:

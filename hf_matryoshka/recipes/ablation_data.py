@@ -11,9 +11,9 @@ from transformers import AutoTokenizer
 
 from ..data.files import write_beside
 from ..data.train_tokenizer import train_tokenizer
-from .delta_corpus import TOKENIZER_DOCUMENTS, Corpus, pack_corpus
 from .delta_model import find_tokenizer
 from .delta_recipe import DeltaRecipe
+from .packed_corpus import TOKENIZER_DOCUMENTS, Corpus, pack_corpus
 
 
 # What decides which rows there are.

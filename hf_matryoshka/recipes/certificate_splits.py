@@ -18,10 +18,10 @@ from ..data.packed_collator import PackedMlmCollator
 from ..data.texts import iter_texts
 from ..evaluation.certificate import Split, content_hash, describe_split
 from ..evaluation.level_losses import EmbeddingLosses, MaskedLmLosses
-from .delta_corpus import Corpus
 from .delta_embedding_recipe import DeltaEmbeddingRecipe
 from .delta_recipe import DeltaRecipe
 from .distillation_texts import gather_texts
+from .packed_corpus import Corpus
 
 
 ASK = "give files for calibration and for the certificate"

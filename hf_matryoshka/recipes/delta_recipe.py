@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from .budget_options import BudgetOptions
+from .corpus_options import CorpusOptions
 from .dds_options import DdsOptions
 
 
@@ -12,7 +13,7 @@ SHAPES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermedia
 
 
 @dataclass
-class DeltaRecipe(DdsOptions, BudgetOptions):
+class DeltaRecipe(CorpusOptions, DdsOptions, BudgetOptions):
     """What [`train_delta`] does; every field is also a flag of `hf-matryoshka train delta` and a YAML key.
 
     The texts come from one of `texts`, `dataset_name` and `pretokenized_path`; the model from `base_model_path`, or it
@@ -25,30 +26,6 @@ class DeltaRecipe(DdsOptions, BudgetOptions):
     objective: str = field(
         default="masked_lm",
         metadata={"help": "'masked_lm': masked language modelling; 'embedding': distil a sentence encoder."},
-    )
-    texts: list[str] | None = field(
-        default=None, metadata={"help": "Text files (.txt, .jsonl, or .gz of these) or BEIR folders."}
-    )
-    text_field: list[str] | None = field(
-        default=None,
-        metadata={"help": "Field of the .jsonl files that holds the text, one for all or one a file ('text')."},
-    )
-    balance: bool = field(
-        default=False, metadata={"help": "Take equally many characters of each file, as the smallest has."}
-    )
-    dataset_name: str | None = field(
-        default=None, metadata={"help": "Data set of the Hub (or a local one), read as a stream."}
-    )
-    dataset_split: str = field(default="train", metadata={"help": "Its split."})
-    dataset_column: str = field(default="text", metadata={"help": "Its column that holds the text."})
-    max_documents: int | None = field(
-        default=None, metadata={"help": "Documents read of the data set, at most; all by default."}
-    )
-    pretokenized_path: str | None = field(
-        default=None, metadata={"help": "Rows that hf-matryoshka pack made; their tokenizer is used."}
-    )
-    validation_path: str | None = field(
-        default=None, metadata={"help": "Such rows to report the loss on, instead of a part of pretokenized_path."}
     )
     tokenizer: str | None = field(
         default=None,
@@ -108,49 +85,31 @@ class DeltaRecipe(DdsOptions, BudgetOptions):
             "help": "Sort neurons and heads by importance first; by default that of a checkpoint not nested yet."
         },
     )
-    max_length: int = field(default=512, metadata={"help": "Tokens of a packed row."})
     mlm_probability: float = field(default=0.3, metadata={"help": "Share of the tokens to predict."})
     level_maskings: bool = field(
         default=False, metadata={"help": "Mask each row anew for every budget, so that a step learns more of it."}
     )
-    validation_fraction: float = field(
-        default=0.05, metadata={"help": "Part of the texts held out, by document, to report the loss on; 0: none."}
-    )
-    validation_rows: int = field(default=2048, metadata={"help": "Held-out rows that are scored, at most."})
     attn_implementation: str = field(
         default="sdpa",
         metadata={"help": "Attention: 'sdpa', 'packed_sdpa' (long rows on a CPU), 'eager', 'flash_attention_2', …"},
     )
-    num_proc: int = field(default=1, metadata={"help": "Processes that tokenise."})
-    seed: int = field(default=0, metadata={"help": "Seed of everything random."})
 
     def __post_init__(self):
         super().__post_init__()
         for name, choices in (("objective", OBJECTIVES), ("architecture", ARCHITECTURES)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} {getattr(self, name)!r} does not exist; choose one of {', '.join(choices)}")
-        sources = [name for name in ("texts", "dataset_name", "pretokenized_path") if getattr(self, name)]
-        if len(sources) != 1:
-            found = " and ".join(sources) or "none of them"
-            raise ValueError(f"give exactly one of texts, dataset_name and pretokenized_path, but got {found}")
-        if self.validation_path and not self.pretokenized_path:
-            raise ValueError("validation_path goes with pretokenized_path; of texts a part is held out")
-        if self.text_field and self.texts and len(self.text_field) not in (1, len(self.texts)):
-            raise ValueError(
-                f"text_field has {len(self.text_field)} names for {len(self.texts)} files; give one, or one a file"
-            )
+        self.check_corpus()
         if self.budgets is not None and (self.base_ratio is not None or self.base_heads is not None):
             raise ValueError("give budgets, or base_ratio and base_heads to build some, not both")
         if self.base_ratio is not None and not 0 < self.base_ratio <= 1:
             raise ValueError(f"base_ratio must be above 0 and up to 1, but is {self.base_ratio}")
-        for name in ("max_documents", "max_length", "num_proc", "validation_rows", "base_heads", *SHAPES):
+        for name in ("base_heads", *SHAPES):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, but is {value}")
         if not 0 < self.mlm_probability < 1:
             raise ValueError(f"mlm_probability must be between 0 and 1, but is {self.mlm_probability}")
-        if not 0 <= self.validation_fraction < 0.9:
-            raise ValueError(f"validation_fraction must be in [0, 0.9), but is {self.validation_fraction}")
         if self.init_delta_from_target:
             if self.base_model_path is None or self.target_model_path is None:
                 raise ValueError("init_delta_from_target needs base_model_path and target_model_path")

@@ -30,7 +30,6 @@ from ..surgery.rewire import rewire_by_importance
 from ..trainers.delta_arguments import DeltaTrainingArguments
 from ..trainers.delta_trainer import DeltaTrainer
 from .cpu_memory import keep_freed_memory
-from .delta_corpus import TOKENIZER_DOCUMENTS, Corpus, check_length, count_tokens, pack_corpus, split_rows
 from .delta_model import (
     build_config,
     build_model,
@@ -41,6 +40,7 @@ from .delta_model import (
 )
 from .delta_recipe import DeltaRecipe
 from .delta_upgrade import fold_pack, with_pack
+from .packed_corpus import TOKENIZER_DOCUMENTS, Corpus, check_length, count_tokens, pack_corpus, split_rows
 from .run_folder import CURVE_FILE, open_run
 from .training_progress import show_progress
 

@@ -22,10 +22,10 @@ from ..surgery.rewire import rewire_by_importance
 from ..trainers.delta_embedding_arguments import DeltaEmbeddingTrainingArguments
 from ..trainers.delta_embedding_trainer import DeltaEmbeddingTrainer
 from .delta_embedding_recipe import DeltaEmbeddingRecipe
-from .distillation_run import check_texts_a_step, distillation_arguments, run_key, run_training
 from .distillation_texts import gather_texts
 from .run_folder import CURVE_FILE, open_run
 from .teacher_embeddings import teacher_embeddings
+from .training_run import check_texts_a_step, run_arguments, run_key, run_training
 
 
 LEARNING_RATE = 3e-4
@@ -130,9 +130,7 @@ def embedding_arguments(
     Raises:
         ValueError: If one has no valid value.
     """
-    return distillation_arguments(
-        DeltaEmbeddingTrainingArguments, folder, recipe, training, learning_rate=LEARNING_RATE
-    )
+    return run_arguments(DeltaEmbeddingTrainingArguments, folder, recipe, training, learning_rate=LEARNING_RATE)
 
 
 def load_run(folder: Path) -> TrainedEncoder:

@@ -21,13 +21,13 @@ from ..trainers.dim_curriculum import checked_dim_weights
 from ..trainers.level_sampler import LevelSampler
 from ..trainers.mamba_arguments import MambaTrainingArguments
 from ..trainers.mamba_trainer import MambaTrainer
-from .distillation_run import check_texts_a_step, distillation_arguments, run_key, run_training
 from .distillation_texts import gather_pairs, gather_texts
 from .mamba_curve import agreement_curve
 from .mamba_model import build_config, build_model, take_tokenizer
 from .mamba_recipe import MambaRecipe
 from .run_folder import CURVE_FILE, open_run
 from .teacher_embeddings import teacher_embeddings
+from .training_run import check_texts_a_step, run_arguments, run_key, run_training
 
 
 LEARNING_RATE = 1e-3
@@ -142,7 +142,7 @@ def mamba_arguments(folder: Path, recipe: MambaRecipe, training: dict[str, Any])
     Raises:
         ValueError: If one has no valid value.
     """
-    return distillation_arguments(MambaTrainingArguments, folder, recipe, training, learning_rate=LEARNING_RATE)
+    return run_arguments(MambaTrainingArguments, folder, recipe, training, learning_rate=LEARNING_RATE)
 
 
 def load_run(folder: Path) -> TrainedMamba:

@@ -1,4 +1,4 @@
-"""The texts of a Delta run: which documents are trained on, which are held out, and both as packed rows."""
+"""The texts of a run: which documents are trained on, which are held out, and both as packed rows."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -12,7 +12,7 @@ from datasets import Dataset, load_from_disk
 from ..data.pack import pack_texts
 from ..data.packing_info import load_packing_info
 from ..data.texts import iter_texts, with_fields
-from .delta_recipe import DeltaRecipe
+from .corpus_options import CorpusOptions
 
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class Corpus:
     fraction of each file's characters; of a data set that streams, each with the fraction as its chance.
 
     Args:
-        recipe ([`DeltaRecipe`]): With `texts` or `dataset_name`.
+        recipe ([`CorpusOptions`]): With `texts` or `dataset_name`.
 
     Raises:
         FileNotFoundError, ValueError: If a file does not exist, cannot be read or holds no text; a bad line is found
@@ -37,7 +37,7 @@ class Corpus:
         ImportError, OSError: If the data set cannot be loaded.
     """
 
-    def __init__(self, recipe: DeltaRecipe):
+    def __init__(self, recipe: CorpusOptions):
         self.recipe = recipe
         self.num_train = self.num_validation = None
         self.digest = hashlib.sha256()
@@ -113,7 +113,7 @@ def _choose(numbers: np.ndarray, lengths: np.ndarray, quota: float, without: set
     return chosen
 
 
-def _stream(recipe: DeltaRecipe):
+def _stream(recipe: CorpusOptions):
     from datasets import load_dataset
 
     try:
@@ -134,15 +134,21 @@ def _stream(recipe: DeltaRecipe):
     return dataset
 
 
-def _column(dataset, recipe: DeltaRecipe) -> Iterator[str]:
+def _column(dataset, recipe: CorpusOptions) -> Iterator[str]:
     for row in islice(dataset, recipe.max_documents):
         yield row[recipe.dataset_column]
 
 
 def pack_corpus(
-    corpus: Corpus, folder: Path, tokenizer: "PreTrainedTokenizerBase", recipe: DeltaRecipe, progress: bool = True
+    corpus: Corpus,
+    folder: Path,
+    tokenizer: "PreTrainedTokenizerBase",
+    recipe: CorpusOptions,
+    progress: bool = True,
+    end: str = "",
 ) -> tuple[Dataset, Dataset | None]:
-    """Rows to train on and held-out rows, packed apart in `folder`; what is there already is not packed again.
+    """Rows to train on and held-out rows, packed apart in `folder`; what is there already is not packed again. Each
+    document ends with `end`.
 
     Raises:
         ValueError: If a part does not fill one row.
@@ -155,6 +161,7 @@ def pack_corpus(
         if not (folder / name).is_dir():
             settings = {"max_length": recipe.max_length, "num_proc": recipe.num_proc, "progress": progress}
             try:
+                texts = (text + end for text in texts) if end else texts
                 pack_texts(texts, folder / name, tokenizer, total=total, **settings)
             except ValueError as error:
                 raise ValueError(f"the {name} part of the texts: {error}") from None
@@ -162,7 +169,7 @@ def pack_corpus(
     return rows["train"], _some(rows.get("validation"), recipe)
 
 
-def split_rows(recipe: DeltaRecipe) -> tuple[Dataset, Dataset | None]:
+def split_rows(recipe: CorpusOptions) -> tuple[Dataset, Dataset | None]:
     """The rows of `pretokenized_path`, part of them held out: documents lie in them whole, unless they are longer.
 
     Raises:
@@ -188,7 +195,7 @@ def split_rows(recipe: DeltaRecipe) -> tuple[Dataset, Dataset | None]:
     return rows.select(np.sort(order[count:])), _some(rows.select(np.sort(order[:count])), recipe)
 
 
-def _some(rows: Dataset | None, recipe: DeltaRecipe) -> Dataset | None:
+def _some(rows: Dataset | None, recipe: CorpusOptions) -> Dataset | None:
     if rows is None or len(rows) <= recipe.validation_rows:
         return rows
     order = np.random.default_rng(recipe.seed).permutation(len(rows))

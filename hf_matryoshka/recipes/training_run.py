@@ -1,4 +1,4 @@
-"""What all runs that distil embeddings do alike: their arguments, their key, the training, the report."""
+"""What all runs of a recipe do alike: their arguments, their key, the training, the report."""
 
 import hashlib
 import json
@@ -6,18 +6,25 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..trainers.matryoshka_arguments import MatryoshkaTrainingArguments
 from ..trainers.matryoshka_trainer import MatryoshkaTrainer
 from .cpu_memory import keep_freed_memory
-from .text_options import TextOptions
 from .training_progress import show_progress
 
 
 Arguments = TypeVar("Arguments", bound=MatryoshkaTrainingArguments)
+
+
+class Recipe(Protocol):
+    """The options of a run that are not those of a trainer: a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    seed: int
+
 
 # Defaults of the arguments; those of a recipe and `training` override them.
 DEFAULTS = {
@@ -34,15 +41,15 @@ DEFAULTS = {
 }
 
 
-def distillation_arguments(
-    arguments_class: type[Arguments], folder: Path, recipe: TextOptions, training: dict[str, Any], **defaults: Any
+def run_arguments(
+    arguments_class: type[Arguments], folder: Path, recipe: Recipe, training: dict[str, Any], **defaults: Any
 ) -> Arguments:
     """The arguments of a run.
 
     Args:
         arguments_class (`type`): Those of its trainer.
         folder (`Path`): Where its checkpoints are.
-        recipe ([`TextOptions`]): Has the seed.
+        recipe (a dataclass): Has the seed.
         training (`dict`): What the user gave.
         defaults: What is not as in [`DEFAULTS`].
 
@@ -68,7 +75,7 @@ def check_texts_a_step(args: MatryoshkaTrainingArguments, count: int) -> None:
         )
 
 
-def run_key(recipe: TextOptions, training: dict[str, Any], texts: Iterable[str]) -> str:
+def run_key(recipe: Recipe, training: dict[str, Any], texts: Iterable[str]) -> str:
     """Equal for runs with the same options and texts."""
     digest = hashlib.sha256(json.dumps([asdict(recipe), training], sort_keys=True, default=str).encode())
     for text in texts:

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from hf_matryoshka.recipes.delta_corpus import Corpus
 from hf_matryoshka.recipes.delta_recipe import DeltaRecipe
+from hf_matryoshka.recipes.packed_corpus import Corpus
 
 
 def write(path, texts, field="text"):

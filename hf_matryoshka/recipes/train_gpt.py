@@ -1,0 +1,141 @@
+"""Training a Matryoshka GPT from texts, or from a Llama."""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from ..data.causal_collator import CausalCollator
+from ..data.files import write_beside
+from ..evaluation.next_token import next_token_curve
+from ..modeling import MatryoshkaGPTForCausalLM
+from ..trainers.gpt_arguments import MatryoshkaGPTTrainingArguments
+from ..trainers.gpt_trainer import MatryoshkaGPTTrainer
+from ..trainers.level_sampler import LevelSampler
+from .gpt_corpus import check_rows, open_corpus, own_tokenizer
+from .gpt_model import build_config, build_model, find_tokenizer, load_base, nest
+from .gpt_recipe import GPTRecipe
+from .run_folder import CURVE_FILE, open_run
+from .training_run import run_arguments, run_key, run_training
+
+
+# Defaults of the arguments, from scratch and from a checkpoint; `training` overrides them.
+LEARNING_RATES = {False: 1e-3, True: 1e-4}
+DEFAULTS = {
+    "max_steps": 2000,
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 32,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.05,
+    "weight_decay": 0.1,
+    "adam_beta2": 0.99,
+}
+
+
+@dataclass
+class TrainedGPT:
+    """A Matryoshka GPT and how it came about.
+
+    Args:
+        model ([`MatryoshkaGPTForCausalLM`]): The model, in evaluation mode.
+        tokenizer (`PreTrainedTokenizerBase`): Its tokenizer.
+        report (`dict`): Steps, seconds, tokens, and the held-out loss of each level before and after.
+    """
+
+    model: MatryoshkaGPTForCausalLM
+    tokenizer: PreTrainedTokenizerBase
+    report: dict[str, Any]
+
+
+def train_gpt(
+    recipe: GPTRecipe,
+    output_dir: str | Path,
+    training: dict[str, Any] | None = None,
+    overwrite: bool = False,
+) -> TrainedGPT:
+    """Trains a decoder at all its levels; an interrupted call with the same arguments goes on.
+
+    Args:
+        recipe ([`GPTRecipe`]):
+            What to train on, and which model.
+        output_dir (`str` or `Path`):
+            Gets `model/` (with the tokenizer), `training.json` (the report), `curve.json` (held-out quality of each
+            level) and the checkpoints.
+        training (`dict`, *optional*):
+            Further [`MatryoshkaGPTTrainingArguments`].
+        overwrite (`bool`, *optional*, defaults to `False`):
+            Whether to delete another run that lies in `output_dir`.
+
+    Returns:
+        [`TrainedGPT`].
+
+    Raises:
+        ValueError: If an argument has no valid value, sizes do not nest, the texts are too short, or `output_dir`
+            holds another run.
+        OSError: If something cannot be read, or `output_dir` cannot be written.
+    """
+    training = dict(training or {})
+    args = gpt_arguments(Path(output_dir) / "checkpoints", recipe, training)
+    if recipe.distil_from_base and not args.kd_weight:
+        raise ValueError("distil_from_base needs kd_weight above 0: how much of a level's loss is the distillation")
+    tokenizer = find_tokenizer(recipe)
+    config, base = build_config(recipe, tokenizer), load_base(recipe)
+    # What would be refused only after the texts are tokenised.
+    levels = (
+        config or (base if isinstance(base, MatryoshkaGPTForCausalLM) else nest(base, recipe, None)).config
+    ).levels
+    LevelSampler(len(levels), args)
+    corpus = open_corpus(recipe)
+    folder = open_run(output_dir, run_key(recipe, training, [corpus.digest.hexdigest()]), overwrite)
+    if (folder / "training.json").is_file():
+        return load_run(folder)
+
+    progress = not args.disable_tqdm
+    if tokenizer is None:
+        tokenizer = own_tokenizer(folder / "tokenizer", corpus, recipe, progress)
+        config = build_config(recipe, tokenizer)
+    rows_a_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    rows, held_out = corpus.rows(tokenizer, folder / "data", args.max_steps * rows_a_step, progress)
+    check_rows(rows, rows_a_step)
+    collator = CausalCollator(tokenizer.pad_token_id)
+    trainer = MatryoshkaGPTTrainer(
+        model=build_model(recipe, config, base, rows),
+        args=args,
+        train_dataset=rows,
+        eval_dataset=held_out,
+        data_collator=collator,
+        teacher=base if recipe.distil_from_base else None,
+    )
+    report = {"recipe": asdict(recipe), "training": training, **run_training(trainer, "language model")}
+    model = trainer.accelerator.unwrap_model(trainer.model).eval()
+    if held_out is not None:
+        loader = DataLoader(held_out, args.per_device_eval_batch_size, collate_fn=collator)
+        next_token_curve(model, loader, "heldout").to_json(folder / CURVE_FILE)
+    shutil.rmtree(folder / "model", ignore_errors=True)
+    with write_beside(folder / "model") as temporary:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+    with write_beside(folder / "training.json") as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return TrainedGPT(model, tokenizer, report)
+
+
+def gpt_arguments(folder: Path, recipe: GPTRecipe, training: dict[str, Any]) -> MatryoshkaGPTTrainingArguments:
+    """The arguments of a run.
+
+    Raises:
+        ValueError: If one has no valid value.
+    """
+    rate = LEARNING_RATES[recipe.base_model_path is not None]
+    return run_arguments(MatryoshkaGPTTrainingArguments, folder, recipe, training, learning_rate=rate, **DEFAULTS)
+
+
+def load_run(folder: Path) -> TrainedGPT:
+    """A finished run."""
+    report = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    model = MatryoshkaGPTForCausalLM.from_pretrained(folder / "model")
+    return TrainedGPT(model.eval(), AutoTokenizer.from_pretrained(folder / "model"), report)

@@ -1,0 +1,187 @@
+"""Training a tiny Matryoshka GPT from files: windows, documents, a checkpoint."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch.utils.data import DataLoader
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from hf_matryoshka.data.causal_collator import CausalCollator
+from hf_matryoshka.data.token_windows import ConsecutiveWindows
+from hf_matryoshka.data.train_tokenizer import train_tokenizer
+from hf_matryoshka.evaluation.curve import Curve
+from hf_matryoshka.evaluation.next_token import next_token_losses
+from hf_matryoshka.recipes import train_gpt as module
+from hf_matryoshka.recipes.gpt_recipe import GPTRecipe
+from hf_matryoshka.recipes.train_gpt import train_gpt
+
+
+SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "doll_sizes": [16, 32]}
+TRAINING = {"max_steps": 60, "per_device_train_batch_size": 8, "learning_rate": 1e-2, "use_cpu": True}
+TRAINING |= {"disable_tqdm": True}
+LINES = [
+    f"the {one} of the {two} is {three}" for one in ("cat", "dog") for two in ("river", "city") for three in "abc"
+]
+
+
+@pytest.fixture
+def text(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join(LINES * 30))
+    return str(path)
+
+
+@pytest.fixture
+def windows(text):
+    return GPTRecipe(
+        texts=[text], rows="windows", tokenizer="characters", max_length=16, validation_fraction=0.1, **SHAPE
+    )
+
+
+def test_windows_of_characters_at_every_size(windows, text, tmp_path):
+    trained = train_gpt(windows, tmp_path / "run", TRAINING)
+    whole = open(text).read()
+    assert len(trained.tokenizer) == len(set(whole)) + 2 == trained.model.config.vocab_size
+    report, levels = trained.report, ["d16", "d32"]
+    for level in levels:
+        assert report["after"][level] < 0.5 * report["before"][level]
+        assert report["before"][level] == pytest.approx(math.log(len(trained.tokenizer)), abs=0.1)
+    assert json.loads((tmp_path / "run" / "training.json").read_text()) == report
+    # The held-out part is the end of the file, each of its characters predicted once.
+    held_out = trained.tokenizer(whole[int(0.9 * len(whole)) :])["input_ids"]
+    loader = DataLoader(ConsecutiveWindows(held_out, 16), 4, collate_fn=CausalCollator(0))
+    losses, counts = next_token_losses(trained.model, loader, "d16")
+    assert counts.sum() == len(held_out) - 1
+    assert (losses * counts).sum() / counts.sum() == pytest.approx(report["after"]["d16"], abs=1e-4)
+    curve = Curve.from_json(tmp_path / "run" / "curve.json")
+    assert curve.levels == levels and curve.metric == "negative_nll"
+    assert -curve["d16"].quality == pytest.approx(report["after"]["d16"], abs=1e-4)
+    assert curve["d16"].cost["macs"] < curve["d32"].cost["macs"]
+    # The same call again takes what is there.
+    again = train_gpt(windows, tmp_path / "run", TRAINING)
+    assert again.report == report and not again.model.training
+    ids = torch.tensor([held_out[:12]])
+    assert torch.equal(again.model(ids).logits, trained.model(ids).logits)
+    with pytest.raises(ValueError, match="holds other files or a run with other data or options"):
+        train_gpt(windows, tmp_path / "run", TRAINING | {"kd_weight": 0.5})
+
+
+def test_an_interrupted_run_goes_on_and_ends_the_same(windows, tmp_path, monkeypatch):
+    settings = TRAINING | {"max_steps": 8, "save_steps": 4, "level_sampling": "random", "kd_weight": 0.5}
+    settings |= {"levels_per_step": 1}
+    whole = train_gpt(windows, tmp_path / "whole", settings)
+    step = module.MatryoshkaGPTTrainer.training_step
+
+    def interrupted(self, *args, **kwargs):
+        if self.state.global_step == 6:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.MatryoshkaGPTTrainer, "training_step", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train_gpt(windows, tmp_path / "cut", settings)
+    assert not (tmp_path / "cut" / "model").exists()
+    resumed = train_gpt(windows, tmp_path / "cut", settings)
+    assert (whole.report["resumed_from_step"], resumed.report["resumed_from_step"]) == (0, 4)
+    one, two = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "cut"))
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_documents_end_and_do_not_see_each_other(text, tmp_path):
+    (tmp_path / "other.txt").write_text("\n".join(f"{line} {number}" for number in range(40) for line in LINES))
+    recipe = GPTRecipe(texts=[str(tmp_path / "other.txt")], vocab_size=300, max_length=32, **SHAPE)
+    trained = train_gpt(recipe, tmp_path / "run", TRAINING)
+    assert trained.report["after"]["d16"] < 0.8 * trained.report["before"]["d16"]
+    assert trained.tokenizer.eos_token == "<|endoftext|>" and len(trained.tokenizer) <= 300
+    assert trained.tokenizer("the cat")["input_ids"][-1] != trained.tokenizer.eos_token_id
+    # After training it ends what it writes.
+    ids = trained.tokenizer(LINES[0] + " 7", return_tensors="pt")["input_ids"]
+    scores = trained.model(ids).logits[0, -1].softmax(-1)
+    assert scores[trained.tokenizer.eos_token_id] > 0.1
+
+
+@pytest.fixture
+def llama(tmp_path):
+    folder = tmp_path / "llama"
+    tokenizer = train_tokenizer(LINES, 280, causal=True, progress=False)
+    tokenizer.save_pretrained(folder)
+    config = LlamaConfig(vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=2)
+    config.num_attention_heads, config.num_key_value_heads, config.head_dim = 4, 2, 8
+    config.max_position_embeddings, config.eos_token_id = 64, tokenizer.eos_token_id
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config)
+    model.save_pretrained(folder)
+    return folder, model.eval()
+
+
+def test_a_llama_is_nested_and_taught_by_itself(llama, text, tmp_path):
+    folder, model = llama
+    recipe = GPTRecipe(
+        texts=[text], rows="windows", base_model_path=str(folder), doll_sizes=[16, 32], max_length=16, seed=1
+    )
+    settings = TRAINING | {"kd_weight": 1.0, "max_steps": 30}
+    trained = train_gpt(replace(recipe, distil_from_base=True), tmp_path / "run", settings)
+    ids = trained.tokenizer(LINES[1], return_tensors="pt")["input_ids"]
+    # At its full size it begins as the Llama.
+    rate = {"learning_rate": 0.0, "max_steps": 1, "weight_decay": 0.0}
+    start = train_gpt(recipe, tmp_path / "start", TRAINING | rate)
+    with torch.no_grad():
+        torch.testing.assert_close(start.model(ids).logits, model(ids).logits, rtol=0, atol=1e-5)
+        distances = [
+            torch.nn.functional.kl_div(
+                one.model(ids, level="d16").logits.log_softmax(-1),
+                model(ids).logits.log_softmax(-1),
+                reduction="batchmean",
+                log_target=True,
+            )
+            for one in (start, trained)
+        ]
+    assert distances[1] < distances[0]
+    # What was trained can be gone on with.
+    more = GPTRecipe(texts=[text], rows="windows", base_model_path=str(tmp_path / "run" / "model"), max_length=16)
+    gone_on = train_gpt(more, tmp_path / "more", TRAINING | rate)
+    assert gone_on.model.config.levels == ("d16", "d32")
+    torch.testing.assert_close(gone_on.model(ids).logits, trained.model(ids).logits, rtol=0, atol=1e-5)
+    assert AutoTokenizer.from_pretrained(tmp_path / "more" / "model").vocab_size == trained.tokenizer.vocab_size
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"rows": "lines"}, "rows 'lines' does not exist; choose one of documents, windows"),
+        ({"texts": None}, "give exactly one of texts, dataset_name and pretokenized_path"),
+        ({"balance": True}, "rows 'windows' reads files of text, so balance has no meaning"),
+        ({"doll_sizes": [12, 32]}, "doll size 12 of 32 does not fit heads of 16 channels"),
+        ({"doll_sizes": [32, 16]}, "the last of doll_sizes must be hidden_size 32|doll_sizes must increase"),
+        ({"hidden_size": 0}, "hidden_size must be above 0, but is 0"),
+        ({"sort": True}, "sort is about a checkpoint, so it needs base_model_path"),
+        ({"base_model_path": "none"}, "hidden_size is read from base_model_path; leave it out"),
+        ({"max_length": 5000}, "a part of the text has .* tokens, too few for a window of 5000"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(options, match, windows, tmp_path):
+    with pytest.raises(ValueError, match=match):
+        train_gpt(replace(windows, **options), tmp_path / "run", TRAINING)
+    assert not (tmp_path / "run" / "model").exists()
+
+
+def test_a_bad_checkpoint_or_argument_is_refused(windows, llama, text, tmp_path):
+    folder, _ = llama
+    with pytest.raises(ValueError, match="distil_from_base needs kd_weight above 0"):
+        recipe = GPTRecipe(texts=[text], base_model_path=str(folder), doll_sizes=[16, 32], distil_from_base=True)
+        train_gpt(recipe, tmp_path / "run", TRAINING)
+    with pytest.raises(ValueError, match="give doll_sizes, the widths of the levels: .* has 32 channels"):
+        train_gpt(GPTRecipe(texts=[text], base_model_path=str(folder), max_length=16), tmp_path / "run", TRAINING)
+    with pytest.raises(ValueError, match="max_length 512 is more than the 64 positions"):
+        train_gpt(GPTRecipe(texts=[text], base_model_path=str(folder), doll_sizes=[32]), tmp_path / "run", TRAINING)
+    with pytest.raises(ValueError, match="level_weights must hold 2 numbers"):
+        train_gpt(windows, tmp_path / "run", TRAINING | {"level_weights": [1.0]})
+    with pytest.raises(OSError, match="no model folder at .*none"):
+        recipe = GPTRecipe(texts=[text], base_model_path=str(tmp_path / "none"), doll_sizes=[16, 32])
+        train_gpt(recipe, tmp_path / "run", TRAINING)
+    assert not (tmp_path / "run").exists()
