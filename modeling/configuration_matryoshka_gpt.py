@@ -16,6 +16,7 @@ AUTO_MAP = {
     "AutoModelForCausalLM": "modeling_matryoshka_gpt.MatryoshkaGPTForCausalLM",
 }
 NESTINGS = ("full", "output")
+BLOCKS = ("llama", "gpt2")
 NESTED_HEADS = ("head_dim", "heads")
 ROPE_ORDERS = ("nested", "prefix")
 
@@ -52,12 +53,15 @@ class MatryoshkaGPTConfig(LevelsMixin, PreTrainedConfig):
         hidden_size (`int`, *optional*, defaults to 512): Width of the residual stream.
         intermediate_size (`int`, *optional*): Columns of the SwiGLU networks; by default four times `hidden_size`.
         num_hidden_layers (`int`, *optional*, defaults to 8): Layers.
+        blocks (`str`, *optional*, defaults to `"llama"`): `"llama"`: RMS norms, SwiGLU networks, rotary positions.
+            `"gpt2"`: those of the first Matryoshka GPT (evintunador/matryoshkaGPT): norms without weights, ReLU
+            networks with biases, learned positions, and token embeddings that are normed where they are read.
         num_attention_heads (`int`, *optional*, defaults to 8): Heads.
         num_key_value_heads (`int`, *optional*): Heads of keys and values, each for as many heads; by default all.
         head_dim (`int`, *optional*): Width of a head; by default `hidden_size / num_attention_heads`.
-        hidden_act (`str`, *optional*, defaults to `"silu"`): Activation of the gate.
+        hidden_act (`str`, *optional*): Activation of the networks; by default `"silu"`, of GPT-2 blocks `"relu"`.
         max_position_embeddings (`int`, *optional*, defaults to 2048): Longest text.
-        rms_norm_eps (`float`, *optional*, defaults to 1e-6): Of the RMS norms, taken over the width of the level.
+        rms_norm_eps (`float`, *optional*, defaults to 1e-6): Of the norms, taken over the width of the level.
         rope_parameters (`dict`, *optional*): Rotary position embeddings, as in Llama.
         attention_bias, mlp_bias (`bool`, *optional*, default to `False`): Whether the projections have biases.
         attention_dropout (`float`, *optional*, defaults to 0): Dropout of the attention's weights.
@@ -90,7 +94,8 @@ class MatryoshkaGPTConfig(LevelsMixin, PreTrainedConfig):
     num_attention_heads: int = 8
     num_key_value_heads: int | None = None
     head_dim: int | None = None
-    hidden_act: str = "silu"
+    blocks: str = "llama"
+    hidden_act: str | None = None
     max_position_embeddings: int = 2048
     rms_norm_eps: float = 1e-6
     rope_parameters: dict | None = None
@@ -114,6 +119,8 @@ class MatryoshkaGPTConfig(LevelsMixin, PreTrainedConfig):
     def __post_init__(self, **kwargs):
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
+        if self.hidden_act is None:
+            self.hidden_act = "relu" if self.blocks == "gpt2" else "silu"
         if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
         if self.head_dim is None:
@@ -222,9 +229,20 @@ class MatryoshkaGPTConfig(LevelsMixin, PreTrainedConfig):
             raise ValueError(f"head_dim {self.head_dim} must be even: channels are rotated in pairs")
 
     def validate_choices(self):
-        for name, choices in (("nesting", NESTINGS), ("nested_heads", NESTED_HEADS), ("rope_order", ROPE_ORDERS)):
+        choices_of = {"blocks": BLOCKS, "nesting": NESTINGS, "nested_heads": NESTED_HEADS, "rope_order": ROPE_ORDERS}
+        for name, choices in choices_of.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} {getattr(self, name)!r} does not exist; choose one of {', '.join(choices)}")
+
+    def validate_blocks(self):
+        if self.blocks != "gpt2":
+            return
+        wanted = {"nesting": "full", "tie_word_embeddings": True, "attention_bias": False, "mlp_bias": False}
+        wanted |= {"num_key_value_heads": self.num_attention_heads}
+        wanted |= {"head_dim": self.hidden_size // self.num_attention_heads}
+        for name, value in wanted.items():
+            if getattr(self, name) != value:
+                raise ValueError(f"GPT-2 blocks have {name} {value}, but it is {getattr(self, name)}; leave it out")
 
     def validate_rope_type(self):
         kind = self.rope_parameters["rope_type"]

@@ -1,4 +1,4 @@
-"""The layers of the Matryoshka GPT: those of Llama, each at its leading part."""
+"""The layers of the Matryoshka GPT: those of Llama or of GPT-2, each at its leading part."""
 
 import torch
 from torch import nn
@@ -9,6 +9,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import eager_attention_forward
 
 from .configuration_matryoshka_gpt import DollSizes, MatryoshkaGPTConfig
+from .gpt2_blocks import PlainMLP, PlainNorm
 from .nested_layers import NestedLinear, NestedRMSNorm
 from .nested_rope import rotate_pairs
 
@@ -49,7 +50,7 @@ class MatryoshkaGPTAttention(nn.Module):
         self.q_proj = NestedLinear(width, queries, bias=bias)
         self.k_proj = NestedLinear(width, keys, bias=bias)
         self.v_proj = NestedLinear(width, keys, bias=bias)
-        self.o_proj = NestedLinear(queries, width, bias=bias)
+        self.o_proj = NestedLinear(queries, width, bias=bias or config.blocks == "gpt2")
 
     def _heads(self, states: torch.Tensor, heads: int, head_dim: int) -> torch.Tensor:
         """`(batch, length, heads * head_dim)` as `(batch, heads, length, head_dim)`."""
@@ -61,7 +62,7 @@ class MatryoshkaGPTAttention(nn.Module):
         self,
         hidden_states: torch.Tensor,
         sizes: DollSizes,
-        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        position_embeddings: tuple[torch.Tensor, torch.Tensor] | None,
         attention_mask: torch.Tensor | None = None,
         past_key_values: Cache | None = None,
         cache_index: int | None = None,
@@ -71,7 +72,8 @@ class MatryoshkaGPTAttention(nn.Module):
         query = self._heads(self.q_proj(hidden_states, heads * channels), heads, channels)
         key = self._heads(self.k_proj(hidden_states, groups * channels), groups, channels)
         value = self._heads(self.v_proj(hidden_states, groups * channels), groups, channels)
-        query, key = rotate_pairs(query, *position_embeddings), rotate_pairs(key, *position_embeddings)
+        if position_embeddings is not None:
+            query, key = rotate_pairs(query, *position_embeddings), rotate_pairs(key, *position_embeddings)
         if past_key_values is not None:
             key, value = past_key_values.update(key, value, self.layer_idx if cache_index is None else cache_index)
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
@@ -83,15 +85,22 @@ class MatryoshkaGPTAttention(nn.Module):
         return self.o_proj(output, hidden_states.shape[-1]), weights
 
 
+def make_norm(config: MatryoshkaGPTConfig) -> nn.Module:
+    """The norm of the blocks of a config."""
+    if config.blocks == "gpt2":
+        return PlainNorm(config.rms_norm_eps)
+    return NestedRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+
 class MatryoshkaGPTDecoderLayer(GradientCheckpointingLayer):
     """Attention and a network, each added to the residual stream."""
 
     def __init__(self, config: MatryoshkaGPTConfig, layer_idx: int):
         super().__init__()
         self.self_attn = MatryoshkaGPTAttention(config, layer_idx)
-        self.mlp = MatryoshkaGPTMLP(config)
-        self.input_layernorm = NestedRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
-        self.post_attention_layernorm = NestedRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.mlp = PlainMLP(config) if config.blocks == "gpt2" else MatryoshkaGPTMLP(config)
+        self.input_layernorm = make_norm(config)
+        self.post_attention_layernorm = make_norm(config)
 
     def forward(self, hidden_states: torch.Tensor, sizes: DollSizes, **kwargs) -> torch.Tensor:
         mixed, _ = self.self_attn(self.input_layernorm(hidden_states), sizes, **kwargs)
@@ -99,4 +108,4 @@ class MatryoshkaGPTDecoderLayer(GradientCheckpointingLayer):
         return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states), sizes.intermediate)
 
 
-__all__ = ["MatryoshkaGPTAttention", "MatryoshkaGPTDecoderLayer", "MatryoshkaGPTMLP"]
+__all__ = ["MatryoshkaGPTAttention", "MatryoshkaGPTDecoderLayer", "MatryoshkaGPTMLP", "make_norm"]

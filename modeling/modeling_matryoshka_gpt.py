@@ -16,8 +16,9 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_matryoshka_gpt import MatryoshkaGPTConfig
-from .gpt_layers import MatryoshkaGPTAttention, MatryoshkaGPTDecoderLayer
-from .nested_layers import NestedEmbedding, NestedLinear, NestedRMSNorm
+from .gpt2_blocks import NormedEmbedding, NormedHead, as_gpt2
+from .gpt_layers import MatryoshkaGPTAttention, MatryoshkaGPTDecoderLayer, make_norm
+from .nested_layers import NestedEmbedding, NestedLinear
 from .nested_model import NestedModelMixin
 from .nested_rope import rotary_table, stock_channels
 from .nested_speculation import check_draft, speculative_decoding
@@ -63,7 +64,9 @@ class MatryoshkaGPTPreTrainedModel(NestedModelMixin, PreTrainedModel):
         """
         sizes, tied = self.config.level_sizes(level), self.all_tied_weights_keys
         queries, keys = sizes.heads * sizes.head_dim, sizes.key_value_heads * sizes.head_dim
-        layer = sizes.hidden * (2 * queries + 2 * keys + 3 * sizes.intermediate) + 2 * queries * sequence_length
+        products = 2 if self.config.blocks == "gpt2" else 3
+        layer = sizes.hidden * (2 * queries + 2 * keys + products * sizes.intermediate)
+        layer += 2 * queries * sequence_length
         shapes = {name: shape for name, shape in self.level_shapes(level).items() if name not in tied}
         return {
             "parameters": sum(shape.numel() for shape in shapes.values()),
@@ -111,7 +114,7 @@ class MatryoshkaGPTPreTrainedModel(NestedModelMixin, PreTrainedModel):
 
     @torch.no_grad()
     def to_stock(self, level: int | str | None = None, padded: bool = False) -> PreTrainedModel:
-        """A level as a Llama, which computes the same.
+        """A level as a Llama, or of GPT-2 blocks as a GPT-2, which computes the same.
 
         Args:
             level (`int`, `str` or `None`): The level, `None` for the largest.
@@ -129,6 +132,8 @@ class MatryoshkaGPTPreTrainedModel(NestedModelMixin, PreTrainedModel):
                 "all of them; padded with zeros it can be stock"
             )
         small = self.cut(level)
+        if small.config.blocks == "gpt2":
+            return self._finished(as_gpt2(small, small._stock_state()))
         config = small._stock_config(tied=small.config.tie_word_embeddings and not narrow)
         with no_init_weights():
             stock = self.stock_class(config)
@@ -139,9 +144,12 @@ class MatryoshkaGPTPreTrainedModel(NestedModelMixin, PreTrainedModel):
             state["lm_head.weight"] = head
         stock.load_state_dict(state, assign=True)
         stock.tie_weights()
+        return self._finished(stock)
+
+    def _finished(self, stock: PreTrainedModel) -> PreTrainedModel:
         if self.can_generate():
             stock.generation_config = type(self.generation_config).from_dict(self.generation_config.to_dict())
-        return stock.to(small.device).train(self.training)
+        return stock.to(self.device).train(self.training)
 
     def _stock_config(self, tied: bool) -> LlamaConfig:
         names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
@@ -174,8 +182,8 @@ class MatryoshkaGPTPreTrainedModel(NestedModelMixin, PreTrainedModel):
         """The tensors whose order is not that of a Llama: name, axis, and for each place there the one that it is
         here."""
         config = self.config
-        rotated = stock_channels(config.head_dim // 2, config.rope_order)
         plain = list(range(config.head_dim))
+        rotated = plain if config.blocks == "gpt2" else stock_channels(config.head_dim // 2, config.rope_order)
         groups = config.num_key_value_heads
         for name in self.state_dict():
             *_, layer, leaf = ("", *name.split("."))
@@ -212,11 +220,16 @@ class MatryoshkaGPTModel(MatryoshkaGPTPreTrainedModel):
 
     def __init__(self, config: MatryoshkaGPTConfig):
         super().__init__(config)
-        self.embed_tokens = NestedEmbedding(config.vocab_size, config.hidden_size, config.pad_token_id)
+        shape = (config.vocab_size, config.hidden_size, config.pad_token_id)
+        if config.blocks == "gpt2":
+            self.embed_tokens = NormedEmbedding(*shape, config.rms_norm_eps)
+            self.embed_positions = NestedEmbedding(config.max_position_embeddings, config.hidden_size)
+        else:
+            self.embed_tokens = NestedEmbedding(*shape)
         self.layers = nn.ModuleList(
             [MatryoshkaGPTDecoderLayer(config, layer_idx) for layer_idx in range(config.num_hidden_layers)]
         )
-        self.norm = NestedRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+        self.norm = make_norm(config)
         self._tables: dict[torch.device, tuple[torch.Tensor, float]] = {}
         self.is_doll = False
         self.gradient_checkpointing = False
@@ -293,7 +306,11 @@ class MatryoshkaGPTModel(MatryoshkaGPTPreTrainedModel):
             past_key_values=past_key_values,
             position_ids=position_ids,
         )
-        rotations = self._rotations(hidden, position_ids, sizes.head_dim)
+        rotations = None
+        if self.config.blocks == "gpt2":
+            hidden = hidden + self.embed_positions(position_ids, sizes.hidden)
+        else:
+            rotations = self._rotations(hidden, position_ids, sizes.head_dim)
         for place, layer in enumerate(sizes.layers):
             hidden = self.layers[layer](
                 hidden,
@@ -316,7 +333,10 @@ class MatryoshkaGPTForCausalLM(MatryoshkaGPTPreTrainedModel, GenerationMixin):
     def __init__(self, config: MatryoshkaGPTConfig):
         super().__init__(config)
         self.model = MatryoshkaGPTModel(config)
-        self.lm_head = NestedLinear(config.hidden_size, config.vocab_size, bias=False)
+        if config.blocks == "gpt2":
+            self.lm_head = NormedHead(config.hidden_size, config.vocab_size, config.rms_norm_eps)
+        else:
+            self.lm_head = NestedLinear(config.hidden_size, config.vocab_size, bias=False)
         self.post_init()
 
     def _head_macs(self, output: int) -> int:

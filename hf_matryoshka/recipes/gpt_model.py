@@ -71,7 +71,8 @@ def build_config(recipe: GPTRecipe, tokenizer: PreTrainedTokenizerBase | None) -
     fields |= _given(recipe, (*(name for name in SHAPES if name != "rope_theta"), *NESTING))
     if recipe.rope_theta is not None:
         fields["rope_parameters"] = {"rope_type": "default", "rope_theta": float(recipe.rope_theta)}
-    fields["max_position_embeddings"] = max(recipe.max_length, 2048)
+    # Learned positions that no text has stay random.
+    fields["max_position_embeddings"] = recipe.max_length if recipe.blocks == "gpt2" else max(recipe.max_length, 2048)
     if tokenizer is None:
         fields |= {"vocab_size": recipe.vocab_size, "bos_token_id": None, "eos_token_id": None}
     else:

@@ -8,7 +8,7 @@ from .corpus_options import CorpusOptions
 ROWS = ("documents", "windows")
 CHARACTERS = "characters"
 SHAPES = (
-    *("hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim"),
+    *("blocks", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim"),
     *("intermediate_size", "rope_theta", "tie_word_embeddings", "attention_dropout", "initializer_range"),
 )
 NESTING = (
@@ -54,6 +54,10 @@ class GPTRecipe(CorpusOptions):
     sort: bool | None = field(
         default=None,
         metadata={"help": "Sort channels and neurons by importance first; by default those of a Llama."},
+    )
+    blocks: str | None = field(
+        default=None,
+        metadata={"help": "'llama' (default), or 'gpt2': norms without weights, ReLU networks, learned positions."},
     )
     hidden_size: int | None = field(default=None, metadata={"help": "Width of the residual stream; 256."})
     num_hidden_layers: int | None = field(default=None, metadata={"help": "Layers; 6."})
@@ -109,7 +113,7 @@ class GPTRecipe(CorpusOptions):
             value = getattr(self, name)
             if value is not None and self.base_model_path is not None:
                 raise ValueError(f"{name} is read from base_model_path; leave it out")
-            if value is not None and name not in ("attention_dropout", "tie_word_embeddings") and value <= 0:
+            if name not in ("blocks", "attention_dropout", "tie_word_embeddings") and value is not None and value <= 0:
                 raise ValueError(f"{name} must be above 0, but is {value}")
         for name in ("sort", "gguf_file", "distil_from_base"):
             if getattr(self, name) and self.base_model_path is None:

@@ -11,6 +11,7 @@ from transformers import (
     AutoTokenizer,
     BertForMaskedLM,
     BertModel,
+    GPT2LMHeadModel,
     LlamaForCausalLM,
 )
 
@@ -177,8 +178,9 @@ def card(folder):
     return (folder / "out" / "README.md").read_text()
 
 
-def test_every_level_of_a_gpt_is_a_stock_llama(tmp_path):
-    model = gpt_models.make("layers")
+@pytest.mark.parametrize(("kind", "stock"), [("layers", LlamaForCausalLM), ("gpt2", GPT2LMHeadModel)])
+def test_every_level_of_a_gpt_is_a_stock_decoder(kind, stock, tmp_path):
+    model = gpt_models.make(kind)
     ids, mask = gpt_models.prompts()
     family = export_family(model, tmp_path / "family")
     assert {repo.name: repo.form for repo in family.manifest.repos} == {
@@ -188,9 +190,9 @@ def test_every_level_of_a_gpt_is_a_stock_llama(tmp_path):
     for level in model.config.levels:
         folder = tmp_path / "family" / level
         assert not list(folder.glob("*.py"))
-        llama = AutoModelForCausalLM.from_pretrained(folder)
-        assert type(llama) is LlamaForCausalLM
+        loaded = AutoModelForCausalLM.from_pretrained(folder)
+        assert type(loaded) is stock
         expected = model.generate(ids, attention_mask=mask, level=level, max_new_tokens=8)
-        assert torch.equal(llama.generate(ids, attention_mask=mask, max_new_tokens=8), expected)
+        assert torch.equal(loaded.generate(ids, attention_mask=mask, max_new_tokens=8), expected)
     padded = export_level(gpt_models.make("output"), "d16", tmp_path / "padded", format="stock_padded")
     assert padded.form == "stock_padded"

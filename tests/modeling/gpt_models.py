@@ -15,6 +15,7 @@ KINDS = {
     "layers": {"doll_layers": [2, 3, 3], "layer_order": [0, 2, 1], "attention_bias": True, "mlp_bias": True},
     "depth": {"doll_sizes": [64, 64], "doll_layers": [1, 3], "tie_word_embeddings": False},
     "columns": {"doll_intermediate_sizes": [16, 100, 256], "head_dim": 24, "doll_sizes": [16, 32, 64]},
+    "gpt2": {"blocks": "gpt2", "num_key_value_heads": 4},
     "output": {"nesting": "output"},
     "llama3": {
         "rope_parameters": {

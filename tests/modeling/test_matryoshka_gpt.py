@@ -1,8 +1,18 @@
 """The Matryoshka GPT: every level is a Llama, generates like one, and is there without a copy."""
 
+from functools import partial
+
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM, LlamaModel
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    GPT2Model,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaModel,
+)
 
 from hf_matryoshka.modeling import MatryoshkaGPTConfig, MatryoshkaGPTForCausalLM, MatryoshkaGPTModel
 from hf_matryoshka.modeling.nested_rope import frequency_order, stock_channels
@@ -10,9 +20,14 @@ from hf_matryoshka.modeling.nested_rope import frequency_order, stock_channels
 from .gpt_models import KINDS, SIZES, make, prompts
 
 
+# The tensors of a layer of GPT-2 blocks.
+LAYER = [f"self_attn.{name}_proj.weight" for name in "qkvo"] + ["self_attn.o_proj.bias"]
+LAYER += [f"mlp.{name}_proj.{kind}" for name in ("up", "down") for kind in ("weight", "bias")]
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @torch.no_grad()
-def test_every_level_is_a_llama_a_cut_and_a_doll(kind):
+def test_every_level_is_stock_a_cut_and_a_doll(kind):
     model = make(kind)
     ids, _ = prompts()
     for level in model.config.levels:
@@ -22,17 +37,19 @@ def test_every_level_is_a_llama_a_cut_and_a_doll(kind):
         torch.testing.assert_close(doll(ids).logits, logits, rtol=0, atol=1e-5)
         assert {tensor.data_ptr() for tensor in doll.parameters()} <= {one.data_ptr() for one in model.parameters()}
         stock = model.to_stock(level, padded=True)
-        assert type(stock) is LlamaForCausalLM and type(stock.config) is LlamaConfig
+        assert type(stock) is (GPT2LMHeadModel if kind == "gpt2" else LlamaForCausalLM)
+        assert type(stock.config) is (GPT2Config if kind == "gpt2" else LlamaConfig)
         torch.testing.assert_close(stock(ids).logits, logits, rtol=0, atol=1e-4)
         base = model.model.to_stock(level, padded=True)
         hidden = model.model(ids, level=level).last_hidden_state
-        assert type(base) is LlamaModel
+        assert type(base) is (GPT2Model if kind == "gpt2" else LlamaModel)
         torch.testing.assert_close(base(ids).last_hidden_state, hidden, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("options", [{}, {"num_beams": 3}, {"do_sample": True, "top_k": 5}, {"use_cache": False}])
-def test_every_level_generates_what_its_llama_generates(options):
-    model = make("layers")
+@pytest.mark.parametrize("kind", ["layers", "gpt2"])
+def test_every_level_generates_what_its_stock_model_generates(kind, options):
+    model = make(kind)
     ids, mask = prompts()
     for level in model.config.levels:
         found = []
@@ -40,6 +57,35 @@ def test_every_level_generates_what_its_llama_generates(options):
             torch.manual_seed(0)
             found.append(one.generate(ids, attention_mask=mask, max_new_tokens=8, **options, **own))
         assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+
+
+@torch.no_grad()
+def test_gpt2_blocks_are_those_of_the_first_matryoshka_gpt():
+    # Written out from the formulas of the training graph of evintunador/matryoshkaGPT (MatFormer+.ipynb).
+    model, (ids, _) = make("gpt2", max_position_embeddings=16, rms_norm_eps=1e-5), prompts()
+    state, heads = model.model.state_dict(), 4
+    for width in (16, 32, 64):
+        norm = partial(torch.nn.functional.layer_norm, normalized_shape=(width,))
+        table, size = norm(state["embed_tokens.weight"][:, :width]), width // heads
+        hidden = table[ids] + state["embed_positions.weight"][: ids.shape[1], :width]
+        mask = torch.ones(ids.shape[1], ids.shape[1]).tril() == 0
+        for number in range(3):
+            layer = {name: state[f"layers.{number}.{name}"] for name in LAYER}
+            normed, parts = norm(hidden), []
+            for head in range(heads):
+                # Channels of a head lie `heads` rows apart.
+                query, key, value = (
+                    normed @ layer[f"self_attn.{name}_proj.weight"][head::heads][:size, :width].T for name in "qkv"
+                )
+                scores = (query @ key.transpose(1, 2) * size**-0.5).masked_fill(mask, -torch.inf).softmax(-1)
+                parts.append(scores @ value @ layer["self_attn.o_proj.weight"][:width, head::heads][:, :size].T)
+            hidden = hidden + sum(parts) + layer["self_attn.o_proj.bias"][:width]
+            inner = norm(hidden) @ layer["mlp.up_proj.weight"][: 4 * width, :width].T
+            inner = (inner + layer["mlp.up_proj.bias"][: 4 * width]).relu()
+            hidden = hidden + inner @ layer["mlp.down_proj.weight"][:width, : 4 * width].T
+            hidden = hidden + layer["mlp.down_proj.bias"][:width]
+        expected = norm(hidden) @ table.T
+        torch.testing.assert_close(model(ids, level=f"d{width}").logits, expected, rtol=0, atol=1e-4)
 
 
 def test_static_caches_prompt_lookup_and_assistants_change_nothing():
@@ -140,6 +186,8 @@ def test_cost_counts_what_a_level_reads():
             "'dynamic' cannot be nested",
         ),
         ({"rope_order": "random"}, "rope_order 'random' does not exist"),
+        ({"blocks": "bert"}, "blocks 'bert' does not exist; choose one of llama, gpt2"),
+        ({"blocks": "gpt2"}, "GPT-2 blocks have num_key_value_heads 4, but it is 2; leave it out"),
     ],
 )
 def test_sizes_that_do_not_nest_are_refused(options, message):
