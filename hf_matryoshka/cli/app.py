@@ -6,6 +6,7 @@ from . import (
     ablate,
     bench,
     certify,
+    cosine_maps,
     embed,
     evaluate,
     export,
@@ -30,6 +31,7 @@ app = typer.Typer(
 app.command()(quickstart.quickstart)
 app.command()(ablate.ablate)
 app.command()(certify.certify)
+app.command()(cosine_maps.cosine_maps)
 app.command()(embed.embed)
 app.command()(evaluate.evaluate)
 app.command(cls=export.BudgetsCommand)(export.export)

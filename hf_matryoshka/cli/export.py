@@ -12,8 +12,8 @@ from .options import JsonFlag, integers, print_json
 
 
 _FLAGS = ("--budgets", "--budget")
-# `0.5:6:6`, or the name of a level such as `w0.5-h6-d6` or `w0.5`.
-_BUDGET = re.compile(r"[\d.]+:\d+:\d+|[wm][\d.]+(-h\d+-d\d+)?")
+# `0.5:6:6`, or the name of a level such as `w0.5-h6-d6`, `w0.5` or `d64-l3`.
+_BUDGET = re.compile(r"[\d.]+:\d+:\d+|[wm][\d.]+(-h\d+-d\d+)?|d\d+(-l\d+)?")
 
 
 class BudgetsCommand(TyperCommand):
@@ -31,7 +31,9 @@ class BudgetsCommand(TyperCommand):
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="A trained model (adaptor, encoder), or the folder of its run.")],
+    model: Annotated[
+        Path, typer.Argument(help="A trained model (adaptor, encoder, decoder), or the folder of its run.")
+    ],
     output: Annotated[Path, typer.Argument(help="Folder that gets one repo a level and full/.")],
     budgets: Annotated[
         list[str] | None,
@@ -82,7 +84,7 @@ def export(
     from ..evaluation.curve import Curve
     from ..hub.cards import CardDetails
     from ..hub.export_family import export_family
-    from ..hub.trained_folder import load_trained_encoder
+    from ..hub.trained_folder import load_trained_model
     from ..recipes.run_folder import CURVE_FILE
 
     measured = [path for path in [model / CURVE_FILE] if path.is_file()]
@@ -90,15 +92,19 @@ def export(
     # A path means nothing to the reader of a card.
     hub_id = base_model if base_model and not Path(base_model).exists() else None
     card = CardDetails(base_model=hub_id, license=license, curves=curves, plot=plot)
-    encoder = load_trained_encoder(model, trust_remote_code)
+    encoder = load_trained_model(model, trust_remote_code)
     if encoder is None:
         if budgets:
-            raise ValueError(f"{model} holds no encoder with budgets; name the widths of an adaptor with --dims")
+            raise ValueError(
+                f"{model} holds no encoder or decoder with levels; name the widths of an adaptor with --dims"
+            )
         loaded, what = _adaptor(model, base_model, vectors_only, dims)
     else:
         for flag, given in (("--dims", dims), ("--vectors-only", vectors_only)):
             if given:
-                raise ValueError(f"{flag} is for adaptors, but {model} holds an encoder; name levels with --budgets")
+                raise ValueError(
+                    f"{flag} is for adaptors, but {model} holds another model; name levels with --budgets"
+                )
         # With commas as well, as the lists of other commands.
         levels = [encoder.level(part) for budget in budgets for part in budget.split(",")] if budgets else None
         loaded, what = encoder.model, {"tokenizer": encoder.tokenizer, "levels": levels}

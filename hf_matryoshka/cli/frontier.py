@@ -31,11 +31,11 @@ def frontier(
     from ..data.beir import load_beir
     from ..evaluation.measure_frontier import LENGTHS, measure_frontier
     from ..evaluation.table import format_rows
-    from ..hub.trained_folder import load_trained_encoder
+    from ..hub.trained_folder import load_trained_model
     from ..modeling.dimension_frontier import FRONTIER_FILE
     from ..modeling.st_matryoshka_mamba import MatryoshkaMambaTransformer
 
-    dataset, found = load_beir(beir), load_trained_encoder(model, trust_remote_code)
+    dataset, found = load_beir(beir), load_trained_model(model, trust_remote_code)
     encoder = None if found is None else found.model
     if not isinstance(encoder, SentenceTransformer) or not isinstance(encoder[0], MatryoshkaMambaTransformer):
         raise ValueError(f"{model} holds no Mamba encoder with its tokenizer, which is what has a frontier")

@@ -12,19 +12,20 @@ from .. import modeling
 from ..evaluation.certificate import CERTIFICATE_FILE, Certificate
 from ..modeling.budgets import Budget, BudgetsMixin
 from ..modeling.configuration_matryoshka_adaptor import MatryoshkaAdaptorConfig
+from ..modeling.configuration_matryoshka_gpt import MatryoshkaGPTConfig
 from ..modeling.configuration_matryoshka_mamba import MatryoshkaMambaConfig
 from ..modeling.levels import LevelsMixin
 from ..modeling.st_matryoshka_mamba import mamba_sentence_encoder
 from .progress import no_progress_bars
 
 
-# The configs of text encoders.
-LEVELED = (BudgetsMixin, MatryoshkaMambaConfig)
+# The configs of nested text models.
+LEVELED = (BudgetsMixin, MatryoshkaGPTConfig, MatryoshkaMambaConfig)
 
 
 @dataclass(frozen=True)
-class TrainedEncoder:
-    """A nested text encoder, ready for [`export_family`].
+class TrainedModel:
+    """A nested encoder or decoder of texts, ready for [`export_family`].
 
     Args:
         folder (`Path`): Where it was found.
@@ -41,7 +42,7 @@ class TrainedEncoder:
 
     @property
     def config(self) -> LevelsMixin:
-        """The config of the nested encoder."""
+        """The config of the nested model."""
         return self.model[0].model.config if isinstance(self.model, SentenceTransformer) else self.model.config
 
     def level(self, budget: str) -> str:
@@ -72,8 +73,8 @@ class TrainedEncoder:
         return wanted.name
 
 
-def load_trained_encoder(path: str | os.PathLike, trust_remote_code: bool = False) -> TrainedEncoder | None:
-    """The nested text encoder of a folder or of a training run's `model/`; `None` for an adaptor or no model at all.
+def load_trained_model(path: str | os.PathLike, trust_remote_code: bool = False) -> TrainedModel | None:
+    """The nested encoder or decoder of a folder or of a run's `model/`; `None` for an adaptor or no model at all.
 
     Args:
         path (`str` or `os.PathLike`): The folder.
@@ -100,7 +101,7 @@ def load_trained_encoder(path: str | os.PathLike, trust_remote_code: bool = Fals
     file = Path(path) / CERTIFICATE_FILE
     certificate = Certificate.from_json(file) if file.is_file() else None
     if (folder / "modules.json").is_file():
-        return TrainedEncoder(folder, _load_sentence_encoder(folder, trust_remote_code), None, certificate)
+        return TrainedModel(folder, _load_sentence_encoder(folder, trust_remote_code), None, certificate)
     architecture = (config.get("architectures") or ["model of no class"])[0]
     if architecture not in heads:
         raise ValueError(f"{folder} holds a {architecture}, which is none of {', '.join(heads)}")
@@ -111,7 +112,7 @@ def load_trained_encoder(path: str | os.PathLike, trust_remote_code: bool = Fals
         model = heads[architecture].from_pretrained(folder).eval()
         if isinstance(model.config, MatryoshkaMambaConfig) and tokenizer is not None:
             model, tokenizer = mamba_sentence_encoder(model, tokenizer), None
-    return TrainedEncoder(folder, model, tokenizer, certificate)
+    return TrainedModel(folder, model, tokenizer, certificate)
 
 
 def _read_config(path: Path) -> tuple[Path, dict]:

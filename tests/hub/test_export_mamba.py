@@ -18,7 +18,7 @@ from hf_matryoshka.hub.cards import UNKNOWN_MODEL_ID
 from hf_matryoshka.hub.gate import ExportError
 from hf_matryoshka.hub.level_exporter import LevelExporter
 from hf_matryoshka.hub.manifest import Manifest
-from hf_matryoshka.hub.trained_folder import load_trained_encoder
+from hf_matryoshka.hub.trained_folder import load_trained_model
 from hf_matryoshka.modeling.dimension_frontier import Frontier, FrontierPoint
 
 from ..modeling import mamba_models
@@ -139,7 +139,7 @@ def test_the_folder_of_a_training_run(tmp_path, encoder, tokenizer, saved_as):
         tokenizer.save_pretrained(tmp_path / "model")
     else:
         encoder.save(str(tmp_path / "model"))
-    found = load_trained_encoder(tmp_path)
+    found = load_trained_model(tmp_path)
     assert isinstance(found.model, SentenceTransformer) and found.tokenizer is None
     assert found.config.levels == tuple(LEVELS) and found.model.max_seq_length >= 32768
     np.testing.assert_array_equal(found.model.encode(TEXTS, level="w0.5"), encoder.encode(TEXTS, level="w0.5"))

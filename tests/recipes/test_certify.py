@@ -14,7 +14,7 @@ from hf_matryoshka.evaluation.certificate import Certificate
 from hf_matryoshka.evaluation.curve import Curve
 from hf_matryoshka.hub.cards import CardDetails
 from hf_matryoshka.hub.export_family import export_family
-from hf_matryoshka.hub.trained_folder import load_trained_encoder
+from hf_matryoshka.hub.trained_folder import load_trained_model
 from hf_matryoshka.recipes.certificate_splits import halves
 from hf_matryoshka.recipes.certify import certify_run
 from hf_matryoshka.recipes.delta_embedding_recipe import DeltaEmbeddingRecipe
@@ -109,7 +109,7 @@ def test_a_masked_language_model_becomes_monotone_on_what_it_held_out(run):
         certify_run(run, **QUIET)
 
     # An export tells it.
-    encoder = load_trained_encoder(folder)
+    encoder = load_trained_model(folder)
     card = CardDetails(certificate=encoder.certificate, curves=[curve])
     export_family(encoder.model, run.parent / "family", tokenizer=encoder.tokenizer, card=card, levels=[first])
     assert load_family(run.parent / "family").manifest.certificate == certificate
@@ -194,7 +194,7 @@ def test_a_sentence_encoder(tmp_path, tiny_sentence_transformer, monkeypatch):
     assert certificate.calibration.items + certificate.certificate.items == 75
     pair = certificate.pairs[0]
     assert (pair.smaller, pair.larger, pair.difference, pair.certified) == (first, second, 0, True)
-    encoder = load_trained_encoder(run / "certified")
+    encoder = load_trained_model(run / "certified")
     assert encoder.certificate == certificate
     some = ["the large cat", "gene of the small fish"]
     small = encoder.model.encode(some, level=first)
