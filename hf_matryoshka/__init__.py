@@ -63,6 +63,7 @@ _EXPORTS = {
     "DeltaPack": "trainers.delta_pack",
     "apply_delta_pack": "trainers.delta_pack",
     "certify_run": "recipes.certify",
+    "choose_draft": "evaluation.draft_choice",
     "create_adaptor": "surgery.adaptor_init",
     "evaluate_levels": "evaluation.evaluate_levels",
     "export_family": "hub.export_family",

@@ -49,13 +49,8 @@ hubs.command()(hub.serve)
 app.add_typer(hubs, name="hub")
 
 benches = typer.Typer(help="Measure time and memory on this machine.", no_args_is_help=True)
+benches.command()(bench.gpt)
 benches.command()(bench.mamba)
-
-
-@benches.callback()
-def bench_root() -> None:
-    """Measure time and memory on this machine."""
-
 
 app.add_typer(benches, name="bench")
 

@@ -76,3 +76,50 @@ def mamba(
     print(format_rows(["system", "level", "precision", "linear layers", "tokens", "measured", "time over ours"], body))
     if out is not None:
         print(out)
+
+
+def gpt(
+    model: Annotated[Path, typer.Argument(help="A trained Matryoshka GPT, or the folder of its run.")],
+    text: Annotated[Path, typer.Option(help="File with text; prompts are taken from all over it.")],
+    level: Annotated[str | None, typer.Option(help="The level that verifies; the largest by default.")] = None,
+    prompts: Annotated[int, typer.Option(min=1, help="Number of prompts.")] = 8,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Tokens of a prompt.")] = 32,
+    max_new_tokens: Annotated[int, typer.Option(min=9, help="Tokens written after each.")] = 64,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads; as many as there are cores by default.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Which smaller level should draft for another, and how many tokens: acceptance and time on this machine.
+
+    Example: hf-matryoshka bench gpt runs/gpt --text held_out.txt
+    """
+    import torch
+
+    from ..data.token_windows import read_documents
+    from ..evaluation.draft_choice import choose_draft
+    from ..evaluation.table import format_rows
+    from ..hub.trained_folder import load_trained_model
+    from ..modeling import MatryoshkaGPTForCausalLM
+
+    found = load_trained_model(model)
+    if found is None or found.tokenizer is None or not isinstance(found.model, MatryoshkaGPTForCausalLM):
+        raise ValueError(f"{model} holds no Matryoshka GPT with a tokenizer; give one of hf-matryoshka train gpt")
+    tokens = found.tokenizer("\n".join(read_documents(text)), add_special_tokens=False)["input_ids"]
+    room = len(tokens) - prompt_tokens
+    if room < prompts:
+        raise ValueError(f"{text} has {len(tokens)} tokens, too few for {prompts} prompts of {prompt_tokens}")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    starts = [room * number // prompts for number in range(prompts)]
+    batch = torch.tensor([tokens[start : start + prompt_tokens] for start in starts])
+    choice = choose_draft(found.model, batch, level, max_new_tokens=max_new_tokens, progress=not json)
+    if json:
+        print_json({"generate": choice.options, "rows": choice.rows})
+        return
+    names = ("acceptance", "tokens_per_pass", "speedup", "draft_ms", "verify_ms")
+    body = [
+        [row["draft_level"], str(row["num_draft_tokens"]), *(f"{row[name]:.3g}" for name in names)]
+        for row in choice.rows
+    ]
+    print(format_rows(["draft", "tokens", *(name.replace("_", " ") for name in names)], body))
+    options = ", ".join(f"{name}={value!r}" for name, value in choice.options.items())
+    print(f"generate(..., {options})" if options else "no draft is faster than plain decoding here")
