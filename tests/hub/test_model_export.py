@@ -194,5 +194,7 @@ def test_every_level_of_a_gpt_is_a_stock_decoder(kind, stock, tmp_path):
         assert type(loaded) is stock
         expected = model.generate(ids, attention_mask=mask, level=level, max_new_tokens=8)
         assert torch.equal(loaded.generate(ids, attention_mask=mask, max_new_tokens=8), expected)
+    shown = (tmp_path / "family" / "full" / "README.md").read_text()
+    assert f'draft_level="{model.config.levels[0]}"' in shown
     padded = export_level(gpt_models.make("output"), "d16", tmp_path / "padded", format="stock_padded")
     assert padded.form == "stock_padded"

@@ -1,0 +1,174 @@
+"""Speculative decoding in which a smaller level of the same weights drafts.
+
+    python benchmarks/gpt_shakespeare.py --out benchmarks/results/gpt_shakespeare.json
+    hf-matryoshka train gpt outputs/gpt_50m --config configs/gpt_shakespeare_50m.yaml
+    python benchmarks/gpt_speculative.py --out benchmarks/results/gpt_speculative.json
+
+`tokens_per_pass`: new tokens over passes of the verifying model, greedy, on the models of 1 M parameters of
+`gpt_shakespeare.py` (`--runs`), one row a seed: `--prompts` pieces of held-out text of 32 characters, 200 new ones
+each. The verifier is the nested model at its full size. `ours_nested`: its own smaller level drafts 4 tokens a round
+(`generate(draft_level=...)`). `independent_draft`: a model of the same size, trained alone on the same data with the
+same seed, drafts 4 a round (`generate(assistant_model=...)` of transformers, constant number, no threshold); and
+`hf_nested` is the nested doll as that assistant, for the same count of passes by the same code. Rows of
+`tokens_per_pass_over_independent` are the mean ratio over seeds with its 95% t-interval.
+
+`seconds`: time of 200 new characters with the model of 52 M parameters (`--large`), a text at a time, the systems
+taking turns; median over prompts and rounds, and `speedup`, the median of the ratios to plain decoding of the same
+prompt and round. `plain`: `generate` of the full level; `ours_nested`: with drafts of each smaller level, of 4 tokens
+and of a number chosen while it runs (`auto`); `hf_nested`: assisted generation of transformers with the doll, 4.
+Every system wrote the same text (`same_text`, the share of texts that are the same).
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from hf_matryoshka import MatryoshkaGPTForCausalLM
+from hf_matryoshka.evaluation.report import write_report
+from hf_matryoshka.evaluation.seed_interval import seed_interval
+from hf_matryoshka.evaluation.table import format_rows
+from hf_matryoshka.recipes.train_gpt import TrainedGPT, load_run
+
+
+DRAFTED, PROMPT, NEW = 4, 32, 200
+
+
+def prompts(trained: TrainedGPT, text: str, count: int) -> list[torch.Tensor]:
+    """Held-out pieces of text from all over the last tenth."""
+    held_out = text[int(len(text) * 0.9) :]
+    starts = [(len(held_out) - PROMPT) * number // count for number in range(count)]
+    return [trained.tokenizer(held_out[start : start + PROMPT], return_tensors="pt")["input_ids"] for start in starts]
+
+
+class Passes:
+    """Counts the passes of a level of a model after the prompt."""
+
+    def __init__(self, model: MatryoshkaGPTForCausalLM):
+        self.count, self.full = 0, model.config.levels[-1]
+        model.model.register_forward_pre_hook(self._look, with_kwargs=True)
+
+    def _look(self, module: torch.nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        self.count += kwargs.get("level") in (None, self.full)
+
+
+def assistant(model: PreTrainedModel) -> PreTrainedModel:
+    """A model that drafts a constant number of tokens for `generate(assistant_model=...)`."""
+    model.generation_config.num_assistant_tokens = DRAFTED
+    model.generation_config.num_assistant_tokens_schedule = "constant"
+    model.generation_config.assistant_confidence_threshold = 0.0
+    return model
+
+
+def acceptance(runs: Path, text: str, seeds: int, count: int) -> list[dict[str, Any]]:
+    rows, found = [], {}
+    for seed in range(seeds):
+        trained = load_run(runs / f"ours_nested_s{seed}")
+        model, levels = trained.model, trained.model.config.levels
+        pieces = prompts(trained, text, count)
+        options = {"max_new_tokens": NEW, "do_sample": False, "eos_token_id": None}
+        plain = [model.generate(piece, **options) for piece in pieces]
+        passes = Passes(model)
+        for level in levels[:-1]:
+            alone = load_run(runs / f"independent-{level}_s{seed}").model
+            systems: dict[str, dict[str, Any]] = {
+                "ours_nested": {"draft_level": level, "num_draft_tokens": DRAFTED},
+                "hf_nested": {"assistant_model": assistant(model.doll(level))},
+                "independent_draft": {"assistant_model": assistant(alone)},
+            }
+            for system, drafting in systems.items():
+                passes.count, same = 0, 0
+                for piece, expected in zip(pieces, plain, strict=True):
+                    same += torch.equal(model.generate(piece, **options, **drafting), expected)
+                # Ours reads the prompt in a pass of its own; that of transformers reads it with the first drafts.
+                used = passes.count - (count if system == "ours_nested" else 0)
+                value = count * NEW / used
+                found.setdefault((system, level), []).append(value)
+                row = {"system": system, "level": level, "split": "validation", "metric": "tokens_per_pass"}
+                row |= {"value": value, "low": None, "high": None, "seeds": 1, "seed": seed}
+                rows.append(row | {"drafted": DRAFTED, "same_text": same / count})
+                print(
+                    f"seed {seed} {level} {system:>17} {value:.3f} tokens a pass, same text {same}/{count}", flush=True
+                )
+    for level in sorted({level for _, level in found}):
+        for system in ("ours_nested", "hf_nested"):
+            pairs = zip(found[system, level], found["independent_draft", level], strict=True)
+            row = {"system": system, "level": level, "split": "validation", "drafted": DRAFTED}
+            row["metric"] = "tokens_per_pass_over_independent"
+            rows.append(row | seed_interval([one / other for one, other in pairs]))
+    return rows
+
+
+def timing(run: Path, text: str, count: int, rounds: int) -> list[dict[str, Any]]:
+    trained = load_run(run)
+    model, options = trained.model, {"max_new_tokens": NEW, "do_sample": False, "eos_token_id": None}
+    full = model.config.levels[-1]
+    systems: dict[tuple[str, str, str], Callable[[torch.Tensor], torch.Tensor]] = {
+        ("plain", full, "-"): lambda piece: model.generate(piece, **options)
+    }
+    for level in model.config.levels[:-1]:
+        for name, number in ((str(DRAFTED), DRAFTED), ("auto", None)):
+            systems["ours_nested", level, name] = lambda piece, level=level, number=number: model.generate(
+                piece, draft_level=level, num_draft_tokens=number, **options
+            )
+        doll = assistant(model.doll(level))
+        systems["hf_nested", level, str(DRAFTED)] = lambda piece, doll=doll: model.generate(
+            piece, assistant_model=doll, **options
+        )
+    pieces = prompts(trained, text, count)
+    times: dict[tuple[str, str, str], list[float]] = {name: [] for name in systems}
+    same = dict.fromkeys(systems, 0)
+    for generate in systems.values():
+        generate(pieces[0])
+    for _ in range(rounds):
+        for piece in pieces:
+            texts = {}
+            for name, generate in systems.items():
+                began = time.perf_counter()
+                texts[name] = generate(piece)
+                times[name].append(time.perf_counter() - began)
+            for name, found in texts.items():
+                same[name] += torch.equal(found, texts["plain", full, "-"])
+    rows = []
+    plain = times["plain", full, "-"]
+    for (system, level, drafted), found in times.items():
+        ratios = [one / other for one, other in zip(plain, found, strict=True)]
+        row = {"system": system, "level": level, "split": "validation", "metric": "seconds", "drafted": drafted}
+        row |= {"value": statistics.median(found), "low": min(found), "high": max(found), "seeds": 1}
+        row |= {"speedup": statistics.median(ratios), "same_text": same[system, level, drafted] / len(found)}
+        rows.append(
+            row | {"parameters": model.cost(full)["parameters"], "draft_parameters": model.cost(level)["parameters"]}
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="../shared/data", type=Path, help="folder with tinyshakespeare/")
+    parser.add_argument("--runs", default="outputs/gpt_shakespeare", type=Path)
+    parser.add_argument("--large", default="outputs/gpt_50m", type=Path)
+    parser.add_argument("--seeds", default=5, type=int)
+    parser.add_argument("--prompts", default=10, type=int)
+    parser.add_argument("--rounds", default=2, type=int)
+    parser.add_argument("--out", default="benchmarks/results/gpt_speculative.json")
+    arguments = parser.parse_args()
+
+    text = (arguments.data / "tinyshakespeare" / "input.txt").read_text(encoding="utf-8")
+    rows = acceptance(arguments.runs, text, arguments.seeds, arguments.prompts)
+    rows += timing(arguments.large, text, arguments.prompts, arguments.rounds)
+    body = [
+        [row["system"], row["level"], str(row["drafted"]), row["metric"], f"{row['value']:.4g}"]
+        + [f"{row['speedup']:.2f}" if "speedup" in row else "", f"{row.get('same_text', 1):.2f}"]
+        for row in rows
+    ]
+    print(format_rows(["system", "draft", "tokens", "metric", "value", "speedup", "same text"], body))
+    print(write_report(arguments.out, "gpt_speculative", rows, threads=torch.get_num_threads()))
+
+
+if __name__ == "__main__":
+    main()
