@@ -52,7 +52,17 @@ def test_train_export_draw_and_refuse(command, tmp_path):
     status, output, error = command("cosine-maps", run, tmp_path / "maps.png", "--widths", "4,32")
     assert status == 0, error
     assert (tmp_path / "maps.png").stat().st_size > 1000
+    bench = ("bench", "gpt", run, "--text", text, "--prompts", 2, "--prompt-tokens", 9, "--max-new-tokens", 12)
+    status, output, error = command(*bench, "--json")
+    assert status == 0, error
+    found = json.loads(output)
+    assert {row["draft_level"] for row in found["rows"]} == {"d16"} and len(found["rows"]) == 4
+    assert not found["generate"] or found["generate"]["draft_level"] == "d16"
+    status, output, error = command(*bench)
+    assert status == 0 and "speedup" in output and output.splitlines()[-1].startswith(("generate(", "no draft"))
     for arguments, message in (
+        ((*bench, "--prompt-tokens", 5000), "too few for 2 prompts of 5000"),
+        (("bench", "gpt", tmp_path, "--text", text), "holds no Matryoshka GPT with a tokenizer"),
         (["train", "gpt", run, *options, "--seed", 3], "holds other files or a run with other data or options"),
         (["train", "gpt", tmp_path / "a", *options, "--doll_sizes", 12, 32], "doll size 12 of 32 does not fit"),
         (["train", "gpt", tmp_path / "a", "--rows", "windows"], "give exactly one of texts, dataset_name and"),
@@ -67,6 +77,8 @@ def test_train_export_draw_and_refuse(command, tmp_path):
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("gpt_*.yaml")), ids=lambda path: path.stem)
 def test_configs_of_the_repo_are_valid(path):
     values = load_yaml(path, GPTRecipe, MatryoshkaGPTTrainingArguments)
+    if values.get("distil_from_base"):
+        values["base_model_path"] = "given on the command line"
     recipe = GPTRecipe(**{name: value for name, value in values.items() if name in GPTRecipe.__dataclass_fields__})
     if recipe.base_model_path is None:
         assert build_config(recipe, None).levels
