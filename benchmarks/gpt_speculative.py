@@ -5,15 +5,15 @@
     python benchmarks/gpt_speculative.py --out benchmarks/results/gpt_speculative.json
 
 `tokens_per_pass`: new tokens over passes of the verifying model, greedy, on the models of 1 M parameters of
-`gpt_shakespeare.py` (`--runs`), one row a seed: `--prompts` pieces of held-out text of 32 characters, 200 new ones
-each. The verifier is the nested model at its full size. `ours_nested`: its own smaller level drafts 4 tokens a round
+`gpt_shakespeare.py` (`--runs`), one row a seed: 40 pieces of held-out text of 16 characters, 48 new ones each, which
+is as long a context as they were trained on. The verifier is the nested model at its full size. `ours_nested`: its own smaller level drafts 4 tokens a round
 (`generate(draft_level=...)`). `independent_draft`: a model of the same size, trained alone on the same data with the
 same seed, drafts 4 a round (`generate(assistant_model=...)` of transformers, constant number, no threshold); and
 `hf_nested` is the nested doll as that assistant, for the same count of passes by the same code. Rows of
 `tokens_per_pass_over_independent` are the mean ratio over seeds with its 95% t-interval.
 
-`seconds`: time of 200 new characters with the model of 52 M parameters (`--large`), a text at a time, the systems
-taking turns; median over prompts and rounds, and `speedup`, the median of the ratios to plain decoding of the same
+`seconds`: time of 96 new characters after 32 with the model of 52 M parameters (`--large`, trained on 128 at once), a
+text at a time, `--prompts` of them, the systems taking turns; median over prompts and rounds, and `speedup`, the median of the ratios to plain decoding of the same
 prompt and round. `plain`: `generate` of the full level; `ours_nested`: with drafts of each smaller level, of 4 tokens
 and of a number chosen while it runs (`auto`); `hf_nested`: assisted generation of transformers with the doll, 4.
 Every system wrote the same text (`same_text`, the share of texts that are the same).
@@ -36,14 +36,16 @@ from hf_matryoshka.evaluation.table import format_rows
 from hf_matryoshka.recipes.train_gpt import TrainedGPT, load_run
 
 
-DRAFTED, PROMPT, NEW = 4, 32, 200
+DRAFTED = 4
+# Prompt and new characters of the small models and of the large one; number of prompts of the small ones.
+SMALL, LARGE, SMALL_PROMPTS = (16, 48), (32, 96), 40
 
 
-def prompts(trained: TrainedGPT, text: str, count: int) -> list[torch.Tensor]:
+def prompts(trained: TrainedGPT, text: str, count: int, length: int) -> list[torch.Tensor]:
     """Held-out pieces of text from all over the last tenth."""
     held_out = text[int(len(text) * 0.9) :]
-    starts = [(len(held_out) - PROMPT) * number // count for number in range(count)]
-    return [trained.tokenizer(held_out[start : start + PROMPT], return_tensors="pt")["input_ids"] for start in starts]
+    starts = [(len(held_out) - length) * number // count for number in range(count)]
+    return [trained.tokenizer(held_out[start : start + length], return_tensors="pt")["input_ids"] for start in starts]
 
 
 class Passes:
@@ -65,13 +67,13 @@ def assistant(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def acceptance(runs: Path, text: str, seeds: int, count: int) -> list[dict[str, Any]]:
-    rows, found = [], {}
+def acceptance(runs: Path, text: str, seeds: int) -> list[dict[str, Any]]:
+    rows, found, count = [], {}, SMALL_PROMPTS
     for seed in range(seeds):
         trained = load_run(runs / f"ours_nested_s{seed}")
         model, levels = trained.model, trained.model.config.levels
-        pieces = prompts(trained, text, count)
-        options = {"max_new_tokens": NEW, "do_sample": False, "eos_token_id": None}
+        pieces = prompts(trained, text, count, SMALL[0])
+        options = {"max_new_tokens": SMALL[1], "do_sample": False, "eos_token_id": None}
         plain = [model.generate(piece, **options) for piece in pieces]
         passes = Passes(model)
         for level in levels[:-1]:
@@ -87,7 +89,7 @@ def acceptance(runs: Path, text: str, seeds: int, count: int) -> list[dict[str, 
                     same += torch.equal(model.generate(piece, **options, **drafting), expected)
                 # Ours reads the prompt in a pass of its own; that of transformers reads it with the first drafts.
                 used = passes.count - (count if system == "ours_nested" else 0)
-                value = count * NEW / used
+                value = count * SMALL[1] / used
                 found.setdefault((system, level), []).append(value)
                 row = {"system": system, "level": level, "split": "validation", "metric": "tokens_per_pass"}
                 row |= {"value": value, "low": None, "high": None, "seeds": 1, "seed": seed}
@@ -106,7 +108,7 @@ def acceptance(runs: Path, text: str, seeds: int, count: int) -> list[dict[str, 
 
 def timing(run: Path, text: str, count: int, rounds: int) -> list[dict[str, Any]]:
     trained = load_run(run)
-    model, options = trained.model, {"max_new_tokens": NEW, "do_sample": False, "eos_token_id": None}
+    model, options = trained.model, {"max_new_tokens": LARGE[1], "do_sample": False, "eos_token_id": None}
     full = model.config.levels[-1]
     systems: dict[tuple[str, str, str], Callable[[torch.Tensor], torch.Tensor]] = {
         ("plain", full, "-"): lambda piece: model.generate(piece, **options)
@@ -120,7 +122,7 @@ def timing(run: Path, text: str, count: int, rounds: int) -> list[dict[str, Any]
         systems["hf_nested", level, str(DRAFTED)] = lambda piece, doll=doll: model.generate(
             piece, assistant_model=doll, **options
         )
-    pieces = prompts(trained, text, count)
+    pieces = prompts(trained, text, count, LARGE[0])
     times: dict[tuple[str, str, str], list[float]] = {name: [] for name in systems}
     same = dict.fromkeys(systems, 0)
     for generate in systems.values():
@@ -159,7 +161,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     text = (arguments.data / "tinyshakespeare" / "input.txt").read_text(encoding="utf-8")
-    rows = acceptance(arguments.runs, text, arguments.seeds, arguments.prompts)
+    rows = acceptance(arguments.runs, text, arguments.seeds)
     rows += timing(arguments.large, text, arguments.prompts, arguments.rounds)
     body = [
         [row["system"], row["level"], str(row["drafted"]), row["metric"], f"{row['value']:.4g}"]
