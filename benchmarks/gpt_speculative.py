@@ -6,17 +6,18 @@
 
 `tokens_per_pass`: new tokens over passes of the verifying model, greedy, on the models of 1 M parameters of
 `gpt_shakespeare.py` (`--runs`), one row a seed: 40 pieces of held-out text of 16 characters, 48 new ones each, which
-is as long a context as they were trained on. The verifier is the nested model at its full size. `ours_nested`: its own smaller level drafts 4 tokens a round
-(`generate(draft_level=...)`). `independent_draft`: a model of the same size, trained alone on the same data with the
-same seed, drafts 4 a round (`generate(assistant_model=...)` of transformers, constant number, no threshold); and
-`hf_nested` is the nested doll as that assistant, for the same count of passes by the same code. Rows of
-`tokens_per_pass_over_independent` are the mean ratio over seeds with its 95% t-interval.
+is as long a context as they were trained on. The verifier is the nested model at its full size. `ours_nested`: its own
+smaller level drafts 4 tokens a round (`generate(draft_level=...)`). `independent_draft`: a model of the same size,
+trained alone on the same data with the same seed, drafts 4 a round (`generate(assistant_model=...)` of transformers,
+constant number, no threshold); and `hf_nested` is the nested doll as that assistant, for the same count of passes by
+the same code. Rows of `tokens_per_pass_over_independent` are the mean ratio over seeds with its 95% t-interval.
 
 `seconds`: time of 96 new characters after 32 with the model of 52 M parameters (`--large`, trained on 128 at once), a
-text at a time, `--prompts` of them, the systems taking turns; median over prompts and rounds, and `speedup`, the median of the ratios to plain decoding of the same
-prompt and round. `plain`: `generate` of the full level; `ours_nested`: with drafts of each smaller level, of 4 tokens
-and of a number chosen while it runs (`auto`); `hf_nested`: assisted generation of transformers with the doll, 4.
-Every system wrote the same text (`same_text`, the share of texts that are the same).
+text at a time, `--prompts` of them, the systems taking turns; median over prompts and rounds, and `speedup`, the
+median of the ratios to plain decoding of the same prompt and round. `plain`: `generate` of the full level;
+`ours_nested`: with drafts of each smaller level, of 4 tokens and of a number chosen while it runs (`auto`);
+`hf_nested`: assisted generation of transformers with the doll, 4. Every system wrote the same text (`same_text`, the
+share of texts that are the same).
 """
 
 import argparse
