@@ -81,6 +81,10 @@ class MatryoshkaGPTConfig(LevelsMixin, PreTrainedConfig):
         rope_order (`str`, *optional*, defaults to `"nested"`): Which frequencies the leading channels of a head have.
             `"nested"`: those of a stock model of that head size, for sizes that are halvings of `head_dim`;
             `"prefix"`: the highest ones, which suffices for short texts.
+        norm_groups (`int`, *optional*, defaults to 1): Each RMS norm is taken over so many equal groups of channels,
+            each on its own, as in a model made of so many smaller ones.
+        glue (`bool`, *optional*, defaults to `False`): Whether there is a square linear map after each norm and after
+            each attention and network, the identity at first, which can be folded away.
         pad_token_id, bos_token_id, eos_token_id (`int`, *optional*): Special tokens.
     """
 
@@ -112,6 +116,8 @@ class MatryoshkaGPTConfig(LevelsMixin, PreTrainedConfig):
     layer_order: list[int] | tuple[int, ...] | None = None
     nested_heads: str = "head_dim"
     rope_order: str = "nested"
+    norm_groups: int = 1
+    glue: bool = False
     pad_token_id: int | None = None
     bos_token_id: int | None = 1
     eos_token_id: int | list[int] | None = 2
@@ -201,6 +207,7 @@ class MatryoshkaGPTConfig(LevelsMixin, PreTrainedConfig):
         config.hidden_size, config.intermediate_size = sizes.hidden, sizes.intermediate
         config.num_attention_heads, config.num_key_value_heads = sizes.heads, sizes.key_value_heads
         config.head_dim = sizes.head_dim
+        config.norm_groups = max(1, sizes.hidden * self.norm_groups // self.hidden_size)
         if self.rope_order == "prefix" and sizes.head_dim < self.head_dim:
             # The highest frequencies of the wider head are all frequencies of the narrower one at this base.
             theta = self.rope_parameters["rope_theta"] ** (sizes.head_dim / self.head_dim)
@@ -237,7 +244,14 @@ class MatryoshkaGPTConfig(LevelsMixin, PreTrainedConfig):
     def validate_blocks(self):
         if self.blocks != "gpt2":
             return
-        wanted = {"nesting": "full", "tie_word_embeddings": True, "attention_bias": False, "mlp_bias": False}
+        wanted = {
+            "norm_groups": 1,
+            "glue": False,
+            "nesting": "full",
+            "tie_word_embeddings": True,
+            "attention_bias": False,
+            "mlp_bias": False,
+        }
         wanted |= {"num_key_value_heads": self.num_attention_heads}
         wanted |= {"head_dim": self.hidden_size // self.num_attention_heads}
         for name, value in wanted.items():
@@ -281,6 +295,14 @@ class MatryoshkaGPTConfig(LevelsMixin, PreTrainedConfig):
                     f"doll size {size} of {self.hidden_size} does not fit {what}; give another size"
                     + (", or rope_order='prefix'" if self.rope_order == "nested" else "")
                 )
+
+    def validate_norm_groups(self):
+        if self.norm_groups < 1 or self.hidden_size % self.norm_groups:
+            raise ValueError(f"norm_groups {self.norm_groups} must divide hidden_size {self.hidden_size}")
+        group = self.hidden_size // self.norm_groups
+        crossing = [size for size in self.doll_sizes if size % group and self.nesting == "full"]
+        if crossing and self.norm_groups > 1:
+            raise ValueError(f"doll size {crossing[0]} cuts a norm group of {group} channels; give multiples of it")
 
     def validate_layer_order(self):
         if self.layer_order is not None and sorted(self.layer_order) != list(range(self.num_hidden_layers)):

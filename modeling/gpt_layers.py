@@ -10,7 +10,7 @@ from transformers.models.llama.modeling_llama import eager_attention_forward
 
 from .configuration_matryoshka_gpt import DollSizes, MatryoshkaGPTConfig
 from .gpt2_blocks import PlainMLP, PlainNorm
-from .nested_layers import NestedLinear, NestedRMSNorm
+from .nested_layers import Glue, NestedGroupRMSNorm, NestedLinear, NestedRMSNorm
 from .nested_rope import rotate_pairs
 
 
@@ -89,7 +89,15 @@ def make_norm(config: MatryoshkaGPTConfig) -> nn.Module:
     """The norm of the blocks of a config."""
     if config.blocks == "gpt2":
         return PlainNorm(config.rms_norm_eps)
+    if config.norm_groups > 1:
+        size = config.hidden_size // config.norm_groups
+        return NestedGroupRMSNorm(config.hidden_size, size, eps=config.rms_norm_eps)
     return NestedRMSNorm(config.hidden_size, eps=config.rms_norm_eps)
+
+
+def make_glue(config: MatryoshkaGPTConfig) -> nn.Module:
+    """A linear map of the residual's width, or nothing."""
+    return Glue(config.hidden_size) if config.glue else nn.Identity()
 
 
 class MatryoshkaGPTDecoderLayer(GradientCheckpointingLayer):
@@ -101,11 +109,15 @@ class MatryoshkaGPTDecoderLayer(GradientCheckpointingLayer):
         self.mlp = PlainMLP(config) if config.blocks == "gpt2" else MatryoshkaGPTMLP(config)
         self.input_layernorm = make_norm(config)
         self.post_attention_layernorm = make_norm(config)
+        self.attention_input_glue, self.attention_output_glue = make_glue(config), make_glue(config)
+        self.mlp_input_glue, self.mlp_output_glue = make_glue(config), make_glue(config)
 
     def forward(self, hidden_states: torch.Tensor, sizes: DollSizes, **kwargs) -> torch.Tensor:
-        mixed, _ = self.self_attn(self.input_layernorm(hidden_states), sizes, **kwargs)
-        hidden_states = hidden_states + mixed
-        return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states), sizes.intermediate)
+        inputs = self.attention_input_glue(self.input_layernorm(hidden_states))
+        mixed, _ = self.self_attn(inputs, sizes, **kwargs)
+        hidden_states = hidden_states + self.attention_output_glue(mixed)
+        inputs = self.mlp_input_glue(self.post_attention_layernorm(hidden_states))
+        return hidden_states + self.mlp_output_glue(self.mlp(inputs, sizes.intermediate))
 
 
-__all__ = ["MatryoshkaGPTAttention", "MatryoshkaGPTDecoderLayer", "MatryoshkaGPTMLP", "make_norm"]
+__all__ = ["MatryoshkaGPTAttention", "MatryoshkaGPTDecoderLayer", "MatryoshkaGPTMLP", "make_glue", "make_norm"]

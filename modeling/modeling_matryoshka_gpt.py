@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import nn
 from transformers import GenerationMixin, LlamaConfig, LlamaForCausalLM, LlamaModel, PreTrainedModel
+from transformers import initialization as init
 from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation.utils import GenerateOutput
 from transformers.initialization import no_init_weights
@@ -17,8 +18,8 @@ from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_matryoshka_gpt import MatryoshkaGPTConfig
 from .gpt2_blocks import NormedEmbedding, NormedHead, as_gpt2
-from .gpt_layers import MatryoshkaGPTAttention, MatryoshkaGPTDecoderLayer, make_norm
-from .nested_layers import NestedEmbedding, NestedLinear
+from .gpt_layers import MatryoshkaGPTAttention, MatryoshkaGPTDecoderLayer, make_glue, make_norm
+from .nested_layers import Glue, NestedEmbedding, NestedLinear
 from .nested_model import NestedModelMixin
 from .nested_rope import rotary_table, stock_channels
 from .nested_speculation import check_draft, speculative_decoding
@@ -38,6 +39,12 @@ class MatryoshkaGPTPreTrainedModel(NestedModelMixin, PreTrainedModel):
     _supports_attention_backend = True
     _can_record_outputs = {"hidden_states": MatryoshkaGPTDecoderLayer, "attentions": MatryoshkaGPTAttention}
     stock_class: type[PreTrainedModel]
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, Glue):
+            init.copy_(module.weight, torch.eye(*module.weight.shape))
 
     @classmethod
     def cut_name(cls, config: MatryoshkaGPTConfig, level: int | str | None, name: str) -> str:
@@ -66,7 +73,7 @@ class MatryoshkaGPTPreTrainedModel(NestedModelMixin, PreTrainedModel):
         queries, keys = sizes.heads * sizes.head_dim, sizes.key_value_heads * sizes.head_dim
         products = 2 if self.config.blocks == "gpt2" else 3
         layer = sizes.hidden * (2 * queries + 2 * keys + products * sizes.intermediate)
-        layer += 2 * queries * sequence_length
+        layer += 2 * queries * sequence_length + (4 * sizes.hidden**2 if self.config.glue else 0)
         shapes = {name: shape for name, shape in self.level_shapes(level).items() if name not in tied}
         return {
             "parameters": sum(shape.numel() for shape in shapes.values()),
@@ -132,6 +139,9 @@ class MatryoshkaGPTPreTrainedModel(NestedModelMixin, PreTrainedModel):
                 "all of them; padded with zeros it can be stock"
             )
         small = self.cut(level)
+        if small.config.norm_groups > 1 or small.config.glue:
+            what = "glue, which fold_glue takes away" if small.config.glue else "norms of groups of channels"
+            raise ValueError(f"level {name} has {what}; no decoder of transformers has that")
         if small.config.blocks == "gpt2":
             return self._finished(as_gpt2(small, small._stock_state()))
         config = small._stock_config(tied=small.config.tie_word_embeddings and not narrow)
@@ -337,10 +347,11 @@ class MatryoshkaGPTForCausalLM(MatryoshkaGPTPreTrainedModel, GenerationMixin):
             self.lm_head = NormedHead(config.hidden_size, config.vocab_size, config.rms_norm_eps)
         else:
             self.lm_head = NestedLinear(config.hidden_size, config.vocab_size, bias=False)
+        self.head_glue = make_glue(config)
         self.post_init()
 
     def _head_macs(self, output: int) -> int:
-        return output * self.config.vocab_size
+        return output * self.config.vocab_size + (output**2 if self.config.glue else 0)
 
     def generate(
         self, *args, draft_level: int | str | None = None, num_draft_tokens: int | None = None, **kwargs
@@ -413,7 +424,7 @@ class MatryoshkaGPTForCausalLM(MatryoshkaGPTPreTrainedModel, GenerationMixin):
             **kwargs,
         )
         # The rows are named because the weight of a doll is larger than the doll.
-        kept = slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep)
+        kept = self.head_glue(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
         logits = self.lm_head(kept[..., : self.config.level_sizes(level).output], self.config.vocab_size)
         loss = None
         if labels is not None:

@@ -117,3 +117,29 @@ class NestedRMSNorm(nn.RMSNorm):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
         width = input.shape[-1]
         return F.rms_norm(input, (width,), self.weight[:width], self.eps)
+
+
+class NestedGroupRMSNorm(NestedRMSNorm):
+    """RMS norm of each group of neighbouring features on its own, over as many whole groups as the input has.
+
+    Args:
+        group_size (`int`): Features of a group.
+    """
+
+    def __init__(self, normalized_shape: int, group_size: int, eps: float = 1e-6):
+        super().__init__(normalized_shape, eps=eps)
+        self.group_size = group_size
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        groups = input.unflatten(-1, (-1, self.group_size))
+        return F.rms_norm(groups, (self.group_size,), eps=self.eps).flatten(-2) * self.weight[: input.shape[-1]]
+
+
+class Glue(NestedLinear):
+    """A square linear map between two layers, the identity at first; it can be folded into either of them."""
+
+    def __init__(self, features: int):
+        super().__init__(features, features, bias=False)
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input, input.shape[-1])

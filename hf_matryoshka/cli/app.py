@@ -6,6 +6,7 @@ from . import (
     ablate,
     bench,
     certify,
+    combine,
     cosine_maps,
     embed,
     evaluate,
@@ -31,10 +32,12 @@ app = typer.Typer(
 app.command()(quickstart.quickstart)
 app.command()(ablate.ablate)
 app.command()(certify.certify)
+app.command()(combine.combine)
 app.command()(cosine_maps.cosine_maps)
 app.command()(embed.embed)
 app.command()(evaluate.evaluate)
 app.command(cls=export.BudgetsCommand)(export.export)
+app.command()(combine.fold_glue)
 app.command()(frontier.frontier)
 app.command()(pack.pack)
 app.command()(push.push)

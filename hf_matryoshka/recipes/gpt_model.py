@@ -95,17 +95,11 @@ def load_base(recipe: GPTRecipe) -> PreTrainedModel | None:
     path = recipe.base_model_path
     if path is None:
         return None
-    files = {"gguf_file": recipe.gguf_file} if recipe.gguf_file else {}
-    try:
-        fields = {} if files else PreTrainedConfig.get_config_dict(path)[0]
-        kind = MatryoshkaGPTForCausalLM if _is_nested(fields) else AutoModelForCausalLM
-        model = kind.from_pretrained(path, dtype=torch.float32, **files)
-    except (OSError, ValueError) as error:
-        raise OSError(f"cannot load a language model from {path!r} ({_line(error)})") from error
+    model = load_decoder(path, recipe.gguf_file)
     positions = model.config.max_position_embeddings
     if recipe.max_length > positions:
         raise ValueError(f"max_length {recipe.max_length} is more than the {positions} positions of {path!r}")
-    if _is_nested(fields):
+    if isinstance(model, MatryoshkaGPTForCausalLM):
         given = list(_given(recipe, NESTING))
         if given or recipe.sort:
             raise ValueError(f"{path!r} has its levels already; leave {(given or ['sort'])[0]} out")
@@ -114,6 +108,22 @@ def load_base(recipe: GPTRecipe) -> PreTrainedModel | None:
             f"give doll_sizes, the widths of the levels: {path!r} has {model.config.hidden_size} channels"
         )
     return model
+
+
+def load_decoder(path: str, gguf_file: str | None = None) -> PreTrainedModel:
+    """A decoder of transformers, or a Matryoshka GPT, in float32.
+
+    Raises:
+        OSError: If it cannot be loaded.
+    """
+    files = {"gguf_file": gguf_file} if gguf_file else {}
+    try:
+        fields = {} if files else PreTrainedConfig.get_config_dict(path)[0]
+        nested = fields.get("model_type") == MatryoshkaGPTConfig.model_type
+        kind = MatryoshkaGPTForCausalLM if nested else AutoModelForCausalLM
+        return kind.from_pretrained(path, dtype=torch.float32, **files)
+    except (OSError, ValueError) as error:
+        raise OSError(f"cannot load a language model from {path!r} ({_line(error)})") from error
 
 
 def build_model(
@@ -159,10 +169,6 @@ def _alone(row: dict[str, Any]) -> dict[str, torch.Tensor]:
     """A row as a batch, whose documents are taken for one."""
     ids = torch.as_tensor(row["input_ids"], dtype=torch.int64)[None]
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-
-
-def _is_nested(fields: dict[str, Any]) -> bool:
-    return fields.get("model_type") == MatryoshkaGPTConfig.model_type
 
 
 def _given(recipe: GPTRecipe, names: tuple[str, ...]) -> dict[str, Any]:

@@ -55,6 +55,9 @@ class GPTRecipe(CorpusOptions):
         default=None,
         metadata={"help": "Sort channels and neurons by importance first; by default those of a Llama."},
     )
+    glue_only: bool = field(
+        default=False, metadata={"help": "Train nothing but the glue of a checkpoint of hf-matryoshka combine."}
+    )
     blocks: str | None = field(
         default=None,
         metadata={"help": "'llama' (default), or 'gpt2': norms without weights, ReLU networks, learned positions."},
@@ -115,6 +118,6 @@ class GPTRecipe(CorpusOptions):
                 raise ValueError(f"{name} is read from base_model_path; leave it out")
             if name not in ("blocks", "attention_dropout", "tie_word_embeddings") and value is not None and value <= 0:
                 raise ValueError(f"{name} must be above 0, but is {value}")
-        for name in ("sort", "gguf_file", "distil_from_base"):
+        for name in ("sort", "gguf_file", "distil_from_base", "glue_only"):
             if getattr(self, name) and self.base_model_path is None:
                 raise ValueError(f"{name} is about a checkpoint, so it needs base_model_path")

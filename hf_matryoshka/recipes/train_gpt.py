@@ -13,6 +13,7 @@ from ..data.causal_collator import CausalCollator
 from ..data.files import write_beside
 from ..evaluation.next_token import next_token_curve
 from ..modeling import MatryoshkaGPTForCausalLM
+from ..trainers.glue_trainer import GlueTrainer
 from ..trainers.gpt_arguments import MatryoshkaGPTTrainingArguments
 from ..trainers.gpt_trainer import MatryoshkaGPTTrainer
 from ..trainers.level_sampler import LevelSampler
@@ -89,6 +90,8 @@ def train_gpt(
         config or (base if isinstance(base, MatryoshkaGPTForCausalLM) else nest(base, recipe, None)).config
     ).levels
     LevelSampler(len(levels), args)
+    if recipe.glue_only and not getattr(base.config, "glue", False):
+        raise ValueError(f"{recipe.base_model_path!r} has no glue to train; make one with hf-matryoshka combine")
     corpus = open_corpus(recipe)
     folder = open_run(output_dir, run_key(recipe, training, [corpus.digest.hexdigest()]), overwrite)
     if (folder / "training.json").is_file():
@@ -102,7 +105,8 @@ def train_gpt(
     rows, held_out = corpus.rows(tokenizer, folder / "data", args.max_steps * rows_a_step, progress)
     check_rows(rows, rows_a_step)
     collator = CausalCollator(tokenizer.pad_token_id)
-    trainer = MatryoshkaGPTTrainer(
+    trainer_class = GlueTrainer if recipe.glue_only else MatryoshkaGPTTrainer
+    trainer = trainer_class(
         model=build_model(recipe, config, base, rows),
         args=args,
         train_dataset=rows,

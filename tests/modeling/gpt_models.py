@@ -16,6 +16,7 @@ KINDS = {
     "depth": {"doll_sizes": [64, 64], "doll_layers": [1, 3], "tie_word_embeddings": False},
     "columns": {"doll_intermediate_sizes": [16, 100, 256], "head_dim": 24, "doll_sizes": [16, 32, 64]},
     "gpt2": {"blocks": "gpt2", "num_key_value_heads": 4},
+    "groups": {"norm_groups": 2, "doll_sizes": [32, 64], "nested_heads": "heads", "glue": True},
     "output": {"nesting": "output"},
     "llama3": {
         "rope_parameters": {

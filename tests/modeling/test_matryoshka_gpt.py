@@ -36,6 +36,10 @@ def test_every_level_is_stock_a_cut_and_a_doll(kind):
         doll = model.doll(level)
         torch.testing.assert_close(doll(ids).logits, logits, rtol=0, atol=1e-5)
         assert {tensor.data_ptr() for tensor in doll.parameters()} <= {one.data_ptr() for one in model.parameters()}
+        if kind == "groups":
+            with pytest.raises(ValueError, match=f"level {level} has glue, which fold_glue takes away"):
+                model.to_stock(level)
+            continue
         stock = model.to_stock(level, padded=True)
         assert type(stock) is (GPT2LMHeadModel if kind == "gpt2" else LlamaForCausalLM)
         assert type(stock.config) is (GPT2Config if kind == "gpt2" else LlamaConfig)
@@ -186,6 +190,8 @@ def test_cost_counts_what_a_level_reads():
             "'dynamic' cannot be nested",
         ),
         ({"rope_order": "random"}, "rope_order 'random' does not exist"),
+        ({"norm_groups": 3}, "norm_groups 3 must divide hidden_size 64"),
+        ({"norm_groups": 2}, "doll size 16 cuts a norm group of 32 channels"),
         ({"blocks": "bert"}, "blocks 'bert' does not exist; choose one of llama, gpt2"),
         ({"blocks": "gpt2"}, "GPT-2 blocks have num_key_value_heads 4, but it is 2; leave it out"),
     ],
