@@ -19,7 +19,8 @@ class MatryoshkaGPTTrainer(TokenMeanTrainer):
     The loss of a level is the cross-entropy of the next token. With `kd_weight` that of a smaller level is `(1 - w) CE
     + w KL` to the predictions of the largest in the same step, which get no gradient from it (in-place distillation);
     a `teacher` takes the place of the largest level and teaches that one, too. The loss of a step is the mean over its
-    levels, weighted by `level_weights` (MatFormer, arXiv 2310.07707, section 3.2, with equal weights).
+    levels, weighted by `level_weights` (MatFormer, arXiv 2310.07707, section 3.2, with equal weights). With
+    `split_batch` each of the levels of a step has rows of its own: every n-th of the batch.
 
     Batches have `input_ids`, `labels` of the same shape (-100 to leave out; they are shifted here) and optionally
     `attention_mask` or `position_ids`: where these start again at 0, another document begins, which does not see the
@@ -72,6 +73,20 @@ class MatryoshkaGPTTrainer(TokenMeanTrainer):
         kept = {name: value for name, value in inputs.items() if name != "labels"}
         return model(**kept, use_cache=False, **level)
 
+    def _own_rows(self, inputs: dict[str, Any], level: int) -> dict[str, Any]:
+        """The rows of a level of the step.
+
+        Raises:
+            ValueError: If there are fewer rows than levels.
+        """
+        levels = self._step_levels()
+        if len(inputs["labels"]) < len(levels):
+            raise ValueError(
+                f"split_batch divides the {len(inputs['labels'])} rows of a batch among {len(levels)} levels; give a "
+                "larger per_device_train_batch_size"
+            )
+        return {name: value[levels.index(level) :: len(levels)] for name, value in inputs.items()}
+
     def level_loss(
         self,
         model: nn.Module,
@@ -81,6 +96,8 @@ class MatryoshkaGPTTrainer(TokenMeanTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> tuple[torch.Tensor, CausalLMOutputWithPast]:
         """Loss of one level, a mean over the predicted tokens of the micro-batch; in evaluation the cross-entropy."""
+        if model.training and self.args.split_batch:
+            inputs = self._own_rows(inputs, level)
         teaches_itself = shared is not None and self.teacher is None and level == len(self.levels) - 1
         output = shared if teaches_itself else self._run(model, inputs, level=level)
         labels = inputs["labels"][:, 1:]

@@ -125,6 +125,23 @@ def test_accumulated_uneven_batches_are_one_large_batch(kd_weight, tmp_path):
     assert logs[0] == pytest.approx(logs[1], abs=2e-5)
 
 
+@pytest.mark.parametrize("sampling", ["all", "random"])
+def test_a_batch_is_split_among_the_levels_of_a_step(sampling, tmp_path):
+    built, batch = build(tmp_path, split_batch=True, level_sampling=sampling), CausalCollator(0)(rows())
+    model, levels = built.model.train(), built._step_levels()
+    assert len(levels) == (3 if sampling == "all" else 2)
+    losses = [
+        F.cross_entropy(*predictions(model, {k: v[place :: len(levels)] for k, v in batch.items()}, level=level))
+        for place, level in enumerate(levels)
+    ]
+    torch.testing.assert_close(built.compute_loss(model, batch), sum(losses) / len(losses))
+    # Evaluation is on all rows at every level.
+    metrics = built.evaluate()
+    with torch.no_grad():
+        plain = F.cross_entropy(*predictions(built.model, batch, level="d16"))
+    assert metrics["eval_loss_d16"] == pytest.approx(plain.item(), abs=1e-5)
+
+
 @torch.no_grad()
 def test_documents_of_a_row_do_not_see_each_other():
     model, collator, packed = make(), CausalCollator(0), rows(4)
@@ -145,6 +162,11 @@ def test_bad_input_is_refused(tmp_path):
         build(tmp_path, kd_weight=1.5)
     with pytest.raises(ValueError, match="kd_temperature must be positive, but is 0"):
         build(tmp_path, kd_temperature=0)
+    with pytest.raises(ValueError, match="split_batch gives each level rows of its own, but kd_weight compares"):
+        build(tmp_path, kd_weight=0.5, split_batch=True)
+    with pytest.raises(ValueError, match="split_batch divides the 2 rows of a batch among 3 levels"):
+        built = build(tmp_path, split_batch=True)
+        built.compute_loss(built.model.train(), CausalCollator(0)(rows(2)))
     with pytest.raises(ValueError, match="a teacher needs kd_weight above 0"):
         build(tmp_path, teacher=make())
     with pytest.raises(ValueError, match="the teacher has 90 tokens and the model 100"):
