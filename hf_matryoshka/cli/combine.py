@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import floats
+from .options import JsonFlag, floats, print_json
 
 
 def combine(
@@ -17,6 +17,7 @@ def combine(
         Any, typer.Option(parser=floats, metavar="NUMBERS", help="Weight of each one's logits; their mean by default.")
     ] = None,
     glue: Annotated[bool, typer.Option(help="Put linear maps between the parts, for train gpt --glue-only.")] = True,
+    json: JsonFlag = False,
 ) -> None:
     """Put trained decoders of one shape side by side in one, whose logits are the mean of theirs.
 
@@ -40,6 +41,9 @@ def combine(
     with write_beside(output) as temporary:
         whole.save_pretrained(temporary)
         tokenizers[0].save_pretrained(temporary)
+    if json:
+        print_json({"model": output, "parts": len(parts), "hidden_size": whole.config.hidden_size})
+        return
     print(f"{len(parts)} decoders of {parts[0].config.hidden_size} as one of {whole.config.hidden_size}: {output}")
 
 
@@ -48,6 +52,7 @@ def fold_glue(
         Path, typer.Argument(help="A combined model with glue, or the folder of the run that trained it.")
     ],
     output: Annotated[Path, typer.Argument(help="New folder for the model without.")],
+    json: JsonFlag = False,
 ) -> None:
     """Take the glue of a combined model away, into the weights around it; the model computes the same.
 
@@ -68,4 +73,7 @@ def fold_glue(
         folded.save_pretrained(temporary)
         if found.tokenizer is not None:
             found.tokenizer.save_pretrained(temporary)
+    if json:
+        print_json({"model": output})
+        return
     print(output)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import integers
+from .options import JsonFlag, integers, print_json
 
 
 def cosine_maps(
@@ -17,6 +17,7 @@ def cosine_maps(
     tokens: Annotated[
         str | None, typer.Option(help="Tokens to show, with spaces between; by default the first 128.")
     ] = None,
+    json: JsonFlag = False,
 ) -> None:
     """Draw how alike the token embeddings are at each prefix length.
 
@@ -29,4 +30,8 @@ def cosine_maps(
     if found is None or found.tokenizer is None:
         raise ValueError(f"{model} holds no decoder with a tokenizer; give one that hf-matryoshka train gpt trained")
     named = tokens.split() if tokens else None
-    print(plot_cosine_maps(found.model, found.tokenizer, output, widths=widths, tokens=named))
+    path = plot_cosine_maps(found.model, found.tokenizer, output, widths=widths, tokens=named)
+    if json:
+        print_json({"picture": path})
+        return
+    print(path)
