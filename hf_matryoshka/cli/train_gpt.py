@@ -22,18 +22,18 @@ def train_gpt(
 ) -> None:
     """Train a decoder at all its sizes, from random weights or from a Llama; the same call resumes an interrupted run.
 
-    Every field of MatryoshkaGPTTrainingArguments (and so of transformers.TrainingArguments) is a flag too, for example
+    Every field of HierarchyTrainingArguments (and so of transformers.TrainingArguments) is a flag too, for example
     --learning_rate 5e-4 --kd_weight 0.5. Flags win over the YAML file.
 
     Example: hf-matryoshka train gpt runs/gpt --config configs/gpt_shakespeare.yaml
     """
     from ..recipes.train_gpt import train_gpt as run
-    from ..trainers.gpt_arguments import MatryoshkaGPTTrainingArguments
+    from ..trainers.hierarchy_arguments import HierarchyTrainingArguments as Arguments
 
     named = GPTRecipe.__dataclass_fields__
-    values = load_yaml(config, GPTRecipe, MatryoshkaGPTTrainingArguments)
+    values = load_yaml(config, GPTRecipe, Arguments)
     training = {name: value for name, value in values.items() if name not in named}
-    training |= training_flags(context.args, MatryoshkaGPTTrainingArguments, "train gpt")
+    training |= training_flags(context.args, Arguments, "train gpt")
     recipe = GPTRecipe(**{name: value for name, value in values.items() if name in named} | flags)
     trained = run(recipe, output, training=training, overwrite=overwrite)
     if json:

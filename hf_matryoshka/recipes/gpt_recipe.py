@@ -100,6 +100,19 @@ class GPTRecipe(CorpusOptions):
             "highest."
         },
     )
+    hierarchy: str | None = field(
+        default=None,
+        metadata={"help": "YAML file of groups of tokens by prefix length, which short prefixes learn to predict."},
+    )
+    emergent_widths: list[int] | None = field(
+        default=None,
+        metadata={
+            "help": "Prefix lengths whose groups of tokens are clusters of the embeddings, renewed in training."
+        },
+    )
+    emergent_clusters: list[int] | None = field(
+        default=None, metadata={"help": "Numbers of these clusters, one a length; not fewer for a longer prefix."}
+    )
     attn_implementation: str = field(default="sdpa", metadata={"help": "Attention: 'sdpa', 'eager', …"})
 
     def __post_init__(self):
@@ -121,3 +134,13 @@ class GPTRecipe(CorpusOptions):
         for name in ("sort", "gguf_file", "distil_from_base", "glue_only"):
             if getattr(self, name) and self.base_model_path is None:
                 raise ValueError(f"{name} is about a checkpoint, so it needs base_model_path")
+        if self.hierarchy and self.emergent_widths:
+            raise ValueError("groups of tokens are those of hierarchy or emerge (emergent_widths); leave one out")
+        lengths = [len(numbers or []) for numbers in (self.emergent_widths, self.emergent_clusters)]
+        if lengths[0] != lengths[1]:
+            raise ValueError(f"emergent_widths has {lengths[0]} numbers, but emergent_clusters {lengths[1]}")
+
+    @property
+    def has_hierarchy(self) -> bool:
+        """Whether prefixes learn groups of tokens."""
+        return bool(self.hierarchy or self.emergent_widths)

@@ -6,16 +6,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch.utils.data import DataLoader
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..data.causal_collator import CausalCollator
 from ..data.files import write_beside
+from ..data.taxonomy import Taxonomy
 from ..evaluation.next_token import next_token_curve
+from ..evaluation.token_tree import nested_clusters
 from ..modeling import MatryoshkaGPTForCausalLM
 from ..trainers.glue_trainer import GlueTrainer
 from ..trainers.gpt_arguments import MatryoshkaGPTTrainingArguments
 from ..trainers.gpt_trainer import MatryoshkaGPTTrainer
+from ..trainers.hierarchy_arguments import HierarchyTrainingArguments
+from ..trainers.hierarchy_trainer import EmergentGroups, HierarchyTrainer
 from ..trainers.level_sampler import LevelSampler
 from .gpt_corpus import check_rows, open_corpus, own_tokenizer
 from .gpt_model import build_config, build_model, find_tokenizer, load_base, nest
@@ -83,6 +88,8 @@ def train_gpt(
     args = gpt_arguments(Path(output_dir) / "checkpoints", recipe, training)
     if recipe.distil_from_base and not args.kd_weight:
         raise ValueError("distil_from_base needs kd_weight above 0: how much of a level's loss is the distillation")
+    if recipe.hierarchy:
+        Taxonomy.from_yaml(recipe.hierarchy)
     tokenizer = find_tokenizer(recipe)
     config, base = build_config(recipe, tokenizer), load_base(recipe)
     # What would be refused only after the texts are tokenised.
@@ -105,8 +112,9 @@ def train_gpt(
     rows, held_out = corpus.rows(tokenizer, folder / "data", args.max_steps * rows_a_step, progress)
     check_rows(rows, rows_a_step)
     collator = CausalCollator(tokenizer.pad_token_id)
-    trainer_class = GlueTrainer if recipe.glue_only else MatryoshkaGPTTrainer
-    trainer = trainer_class(
+    trainer = build_trainer(
+        recipe,
+        tokenizer,
         model=build_model(recipe, config, base, rows),
         args=args,
         train_dataset=rows,
@@ -132,10 +140,39 @@ def gpt_arguments(folder: Path, recipe: GPTRecipe, training: dict[str, Any]) -> 
     """The arguments of a run.
 
     Raises:
-        ValueError: If one has no valid value.
+        ValueError: If one has no valid value, or is about a hierarchy that there is not.
     """
     rate = LEARNING_RATES[recipe.base_model_path is not None]
-    return run_arguments(MatryoshkaGPTTrainingArguments, folder, recipe, training, learning_rate=rate, **DEFAULTS)
+    given = [name for name in training if name.startswith("hierarchy_")]
+    if given and not recipe.has_hierarchy:
+        raise ValueError(f"{given[0]} needs hierarchy (a file of groups of tokens) or emergent_widths")
+    arguments = HierarchyTrainingArguments if recipe.has_hierarchy else MatryoshkaGPTTrainingArguments
+    return run_arguments(arguments, folder, recipe, training, learning_rate=rate, **DEFAULTS)
+
+
+def build_trainer(recipe: GPTRecipe, tokenizer: PreTrainedTokenizerBase, **settings: Any) -> MatryoshkaGPTTrainer:
+    """The trainer of a recipe; `settings` are its arguments.
+
+    Raises:
+        ValueError: If groups of tokens do not fit the model.
+    """
+    if recipe.glue_only:
+        return GlueTrainer(**settings)
+    if not recipe.has_hierarchy:
+        return MatryoshkaGPTTrainer(**settings)
+    if recipe.hierarchy:
+        return HierarchyTrainer(
+            **settings, groups=Taxonomy.from_yaml(recipe.hierarchy).group_ids(tokenizer.get_vocab())
+        )
+    counts = dict(zip(recipe.emergent_widths, recipe.emergent_clusters, strict=True))
+
+    def cluster(table: torch.Tensor) -> dict[int, torch.Tensor]:
+        return {width: torch.from_numpy(ids) for width, ids in nested_clusters(table, counts).items()}
+
+    start = cluster(settings["model"].get_input_embeddings().weight.detach().float().cpu())
+    trainer = HierarchyTrainer(**settings, groups=start)
+    trainer.add_callback(EmergentGroups(trainer, cluster))
+    return trainer
 
 
 def load_run(folder: Path) -> TrainedGPT:

@@ -150,9 +150,24 @@ def test_a_llama_is_nested_and_taught_by_itself(llama, text, tmp_path):
     assert AutoTokenizer.from_pretrained(tmp_path / "more" / "model").vocab_size == trained.tokenizer.vocab_size
 
 
+def test_prefixes_learn_groups_of_tokens(windows, tmp_path):
+    path = tmp_path / "groups.yaml"
+    path.write_text('4:\n  vowels: aeio\n  others: "hrtvyd "\n')
+    imposed = train_gpt(replace(windows, hierarchy=str(path)), tmp_path / "imposed", TRAINING | {"max_steps": 10})
+    assert imposed.report["after"]["d16"] < imposed.report["before"]["d16"]
+    clusters = {"emergent_widths": [4, 8], "emergent_clusters": [2, 4]}
+    settings = TRAINING | {"max_steps": 10, "hierarchy_refresh_steps": 4, "hierarchy_weight": 0.5}
+    emerged = train_gpt(replace(windows, **clusters), tmp_path / "emerged", settings)
+    assert emerged.report["after"]["d16"] < emerged.report["before"]["d16"]
+    one, two = (trained.model.get_input_embeddings().weight for trained in (imposed, emerged))
+    assert not torch.equal(one, two)
+
+
 @pytest.mark.parametrize(
     ("options", "match"),
     [
+        ({"emergent_widths": [4], "emergent_clusters": [2, 4]}, "emergent_widths has 1 numbers, but emergent_cl"),
+        ({"hierarchy": "a", "emergent_widths": [4], "emergent_clusters": [2]}, "leave one out"),
         ({"rows": "lines"}, "rows 'lines' does not exist; choose one of documents, windows"),
         ({"texts": None}, "give exactly one of texts, dataset_name and pretokenized_path"),
         ({"balance": True}, "rows 'windows' reads files of text, so balance has no meaning"),
@@ -179,6 +194,10 @@ def test_a_bad_checkpoint_or_argument_is_refused(windows, llama, text, tmp_path)
         train_gpt(GPTRecipe(texts=[text], base_model_path=str(folder), max_length=16), tmp_path / "run", TRAINING)
     with pytest.raises(ValueError, match="max_length 512 is more than the 64 positions"):
         train_gpt(GPTRecipe(texts=[text], base_model_path=str(folder), doll_sizes=[32]), tmp_path / "run", TRAINING)
+    with pytest.raises(ValueError, match="hierarchy_weight needs hierarchy"):
+        train_gpt(windows, tmp_path / "run", TRAINING | {"hierarchy_weight": 1.0})
+    with pytest.raises(FileNotFoundError, match="taxonomy none.yaml does not exist"):
+        train_gpt(replace(windows, hierarchy="none.yaml"), tmp_path / "run", TRAINING)
     with pytest.raises(ValueError, match="level_weights must hold 2 numbers"):
         train_gpt(windows, tmp_path / "run", TRAINING | {"level_weights": [1.0]})
     with pytest.raises(OSError, match="no model folder at .*none"):
