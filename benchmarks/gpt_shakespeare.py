@@ -2,9 +2,11 @@
 
     python benchmarks/gpt_shakespeare.py --out benchmarks/results/gpt_shakespeare.json
 
-`ours_nested` is the run of configs/gpt_shakespeare.yaml: the CPU budget of nanoGPT, 2,000 steps of 12 windows of 64
-characters. `independent` are models of just the shapes of its dolls, each trained alone by the same trainer, with the
-same options and, by seed, the same windows in the same order.
+`ours_nested` is the run of configs/gpt_shakespeare.yaml: each of its three sizes has the CPU budget of nanoGPT, 2,000
+steps of 12 windows of 64 characters, and windows of its own. `independent` are models of just the shapes of its dolls,
+each trained alone by the same trainer with the same options, on as many windows: a step of the nested model costs what
+one step of all three of them costs, and the weights that its sizes share see three times as many windows.
+`same_windows` is the nested model with the same 12 windows for all sizes.
 
 The `nll` of a row (nats a character, one row a seed) is that of the last tenth of the text, whole, in windows of 64
 characters of which each begins with the last one of the window before (nanoGPT's split; it samples windows of it).
@@ -15,8 +17,8 @@ by AutoModelForCausalLM, and whether 200 characters of greedy text are the same 
 Runs lie in `--work`; an interrupted call goes on. Several processes may take different seeds or systems (`--only`);
 the report is written by the call that finds all of them done.
 
-Options were chosen on the first nine tenths of the text, of which the last tenth was held out, with seed 0: see the
-comments of the config.
+Options of the nested model, which all systems have, were chosen on the first nine tenths of the text, of which the last tenth was held out,
+with seed 0: see the comments of the config.
 """
 
 import argparse
@@ -42,7 +44,7 @@ from hf_matryoshka.recipes.train_gpt import TrainedGPT
 
 
 CONFIG = Path(__file__).parents[1] / "configs" / "gpt_shakespeare.yaml"
-NESTED, ALONE = "ours_nested", "independent"
+NESTED, SAME, ALONE = "ours_nested", "same_windows", "independent"
 METRIC = {"split": "validation", "metric": "nll"}
 
 
@@ -102,11 +104,15 @@ def main() -> None:
     arguments = parser.parse_args()
 
     base, training = read_config(CONFIG, texts=[str(arguments.data / "tinyshakespeare" / "input.txt")])
-    runs = {NESTED: base} | {f"{ALONE}-d{size}": alone(base, size) for size in base.doll_sizes}
+    rows_of_one = training["per_device_train_batch_size"] // len(base.doll_sizes)
+    shared = {name: value for name, value in training.items() if name != "split_batch"}
+    shared["per_device_train_batch_size"] = rows_of_one
+    runs = {NESTED: (base, training), SAME: (base, shared)}
+    runs |= {f"{ALONE}-d{size}": (alone(base, size), shared) for size in base.doll_sizes}
     for seed in range(arguments.seeds):
-        for name, recipe in runs.items():
+        for name, (recipe, options) in runs.items():
             if not arguments.only or {name, f"{name}:{seed}"} & set(arguments.only):
-                report = train(arguments.work / f"{name}_s{seed}", replace(recipe, seed=seed), training).report
+                report = train(arguments.work / f"{name}_s{seed}", replace(recipe, seed=seed), options).report
                 losses = {level: round(value, 4) for level, value in report["after"].items()}
                 print(f"{name:>17} seed {seed}", losses, f"{report['seconds']:.0f} s", flush=True)
 
@@ -126,19 +132,22 @@ def main() -> None:
                 rows.append(row | {"seeds": 1, "seed": seed, "seconds": report["seconds"]})
     table = []
     for level in [f"d{size}" for size in base.doll_sizes]:
-        means = {system: seed_interval(found[system, level]) for system in (NESTED, ALONE)}
-        pairs = zip(found[NESTED, level], found[ALONE, level], strict=True)
-        difference = seed_interval([one - other for one, other in pairs])
+        means = {system: seed_interval(found[system, level]) for system in (NESTED, SAME, ALONE)}
         for system, mean in means.items():
             rows.append({"system": system, "level": level, "split": "validation", "metric": "nll_mean"} | mean)
-        row = {"system": NESTED, "level": level, "split": "validation", "metric": "nll_minus_independent"}
-        rows.append(row | difference)
-        interval = f"[{difference['low']:+.4f}, {difference['high']:+.4f}]" if difference["low"] is not None else "-"
-        values = [f"{means[system]['value']:.4f}" for system in (NESTED, ALONE)]
-        table.append([level, *values, f"{difference['value']:+.4f}", interval])
+        line = [level, *(f"{mean['value']:.4f}" for mean in means.values())]
+        for system in (NESTED, SAME):
+            pairs = zip(found[system, level], found[ALONE, level], strict=True)
+            difference = seed_interval([one - other for one, other in pairs])
+            row = {"system": system, "level": level, "split": "validation", "metric": "nll_minus_independent"}
+            rows.append(row | difference)
+            ends = (difference["low"], difference["high"])
+            interval = "" if None in ends else f" [{ends[0]:+.4f}, {ends[1]:+.4f}]"
+            line.append(f"{difference['value']:+.4f}{interval}")
+        table.append(line)
     first = train(arguments.work / f"{NESTED}_s0", replace(base, seed=0), training)
     rows += exported(base, first, arguments.work / "export")
-    print(format_rows(["level", NESTED, ALONE, "difference", "95%"], table))
+    print(format_rows(["level", NESTED, SAME, ALONE, f"{NESTED} - {ALONE}", f"{SAME} - {ALONE}"], table))
     print(
         *(f"{row['level']} {row['metric']} {row['value']:.2g}" for row in rows if row["split"] == "export"), sep="\n"
     )

@@ -14,6 +14,7 @@ from transformers import (
 
 from .configuration_delta_bert import DeltaBertConfig
 from .configuration_delta_modernbert import DeltaModernBertConfig
+from .configuration_fractalformer import FractalFormerConfig
 from .configuration_matryoshka_adaptor import MatryoshkaAdaptorConfig
 from .configuration_matryoshka_gpt import MatryoshkaGPTConfig
 from .configuration_matryoshka_mamba import MatryoshkaMambaConfig
@@ -23,6 +24,7 @@ from .modeling_delta_modernbert import (
     DeltaModernBertForSequenceClassification,
     DeltaModernBertModel,
 )
+from .modeling_fractalformer import FractalFormerForCausalLM, FractalFormerModel
 from .modeling_matryoshka_adaptor import MatryoshkaAdaptorModel
 from .modeling_matryoshka_gpt import MatryoshkaGPTForCausalLM, MatryoshkaGPTModel
 from .modeling_matryoshka_mamba import MatryoshkaMambaModel
@@ -43,6 +45,9 @@ AutoModel.register(MatryoshkaMambaConfig, MatryoshkaMambaModel)
 AutoConfig.register(MatryoshkaGPTConfig.model_type, MatryoshkaGPTConfig)
 AutoModel.register(MatryoshkaGPTConfig, MatryoshkaGPTModel)
 AutoModelForCausalLM.register(MatryoshkaGPTConfig, MatryoshkaGPTForCausalLM)
+AutoConfig.register(FractalFormerConfig.model_type, FractalFormerConfig)
+AutoModel.register(FractalFormerConfig, FractalFormerModel)
+AutoModelForCausalLM.register(FractalFormerConfig, FractalFormerForCausalLM)
 
 __all__ = [
     "DeltaBertConfig",
@@ -53,6 +58,9 @@ __all__ = [
     "DeltaModernBertForMaskedLM",
     "DeltaModernBertForSequenceClassification",
     "DeltaModernBertModel",
+    "FractalFormerConfig",
+    "FractalFormerForCausalLM",
+    "FractalFormerModel",
     "MatryoshkaAdaptorConfig",
     "MatryoshkaAdaptorModel",
     "MatryoshkaGPTConfig",

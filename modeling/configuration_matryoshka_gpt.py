@@ -31,6 +31,7 @@ class DollSizes:
         heads, key_value_heads, head_dim (`int`): Of every attention.
         intermediate (`int`): Feed-forward columns.
         layers (`tuple[int, ...]`): Indices of the layers that it runs, from the input on.
+        slot (`int`): Which of the parts of this size it has along every axis, 0 for the leading one.
     """
 
     hidden: int
@@ -40,6 +41,7 @@ class DollSizes:
     head_dim: int
     intermediate: int
     layers: tuple[int, ...]
+    slot: int = 0
 
 
 @strict
@@ -89,6 +91,7 @@ class MatryoshkaGPTConfig(LevelsMixin, PreTrainedConfig):
     """
 
     model_type = "matryoshka_gpt"
+    code_map = AUTO_MAP
     keys_to_ignore_at_inference = ["past_key_values"]
 
     vocab_size: int = 32000
@@ -139,7 +142,7 @@ class MatryoshkaGPTConfig(LevelsMixin, PreTrainedConfig):
             if getattr(self, name) is not None:
                 setattr(self, name, list(getattr(self, name)))
         # `save_pretrained` writes only the class that is saved; every AutoClass must work from every saved folder.
-        kwargs["auto_map"] = {**AUTO_MAP, **(kwargs.get("auto_map") or {})}
+        kwargs["auto_map"] = {**self.code_map, **(kwargs.get("auto_map") or {})}
         super().__post_init__(**kwargs)
 
     @property

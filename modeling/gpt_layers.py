@@ -14,6 +14,11 @@ from .nested_layers import Glue, NestedGroupRMSNorm, NestedLinear, NestedRMSNorm
 from .nested_rope import rotate_pairs
 
 
+def slots_of(sizes: DollSizes) -> dict[str, int]:
+    """Which part of a projection a doll reads; nothing for a leading one."""
+    return {"row_slot": sizes.slot, "column_slot": sizes.slot} if sizes.slot else {}
+
+
 class MatryoshkaGPTMLP(nn.Module):
     """`down(act(gate) * up)` (arXiv 2002.05202) with the leading columns."""
 
@@ -25,9 +30,9 @@ class MatryoshkaGPTMLP(nn.Module):
         self.down_proj = NestedLinear(columns, width, bias=bias)
         self.act_fn = ACT2FN[config.hidden_act]
 
-    def forward(self, hidden_states: torch.Tensor, columns: int) -> torch.Tensor:
-        inner = self.act_fn(self.gate_proj(hidden_states, columns)) * self.up_proj(hidden_states, columns)
-        return self.down_proj(inner, hidden_states.shape[-1])
+    def forward(self, hidden_states: torch.Tensor, columns: int, **slots: int) -> torch.Tensor:
+        gate = self.act_fn(self.gate_proj(hidden_states, columns, **slots))
+        return self.down_proj(gate * self.up_proj(hidden_states, columns, **slots), hidden_states.shape[-1], **slots)
 
 
 class MatryoshkaGPTAttention(nn.Module):
@@ -69,9 +74,10 @@ class MatryoshkaGPTAttention(nn.Module):
         **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         heads, groups, channels = sizes.heads, sizes.key_value_heads, sizes.head_dim
-        query = self._heads(self.q_proj(hidden_states, heads * channels), heads, channels)
-        key = self._heads(self.k_proj(hidden_states, groups * channels), groups, channels)
-        value = self._heads(self.v_proj(hidden_states, groups * channels), groups, channels)
+        slots = slots_of(sizes)
+        query = self._heads(self.q_proj(hidden_states, heads * channels, **slots), heads, channels)
+        key = self._heads(self.k_proj(hidden_states, groups * channels, **slots), groups, channels)
+        value = self._heads(self.v_proj(hidden_states, groups * channels, **slots), groups, channels)
         if position_embeddings is not None:
             query, key = rotate_pairs(query, *position_embeddings), rotate_pairs(key, *position_embeddings)
         if past_key_values is not None:
@@ -82,7 +88,7 @@ class MatryoshkaGPTAttention(nn.Module):
             self, query, key, value, attention_mask, dropout=dropout, scaling=channels**-0.5, **kwargs
         )
         output = output.transpose(-1, -2).flatten(-2) if self.by_channel else output.flatten(-2)
-        return self.o_proj(output, hidden_states.shape[-1]), weights
+        return self.o_proj(output, hidden_states.shape[-1], **slots), weights
 
 
 def make_norm(config: MatryoshkaGPTConfig) -> nn.Module:
@@ -113,11 +119,12 @@ class MatryoshkaGPTDecoderLayer(GradientCheckpointingLayer):
         self.mlp_input_glue, self.mlp_output_glue = make_glue(config), make_glue(config)
 
     def forward(self, hidden_states: torch.Tensor, sizes: DollSizes, **kwargs) -> torch.Tensor:
-        inputs = self.attention_input_glue(self.input_layernorm(hidden_states))
+        own = {"slot": sizes.slot} if sizes.slot else {}
+        inputs = self.attention_input_glue(self.input_layernorm(hidden_states, **own))
         mixed, _ = self.self_attn(inputs, sizes, **kwargs)
         hidden_states = hidden_states + self.attention_output_glue(mixed)
-        inputs = self.mlp_input_glue(self.post_attention_layernorm(hidden_states))
-        return hidden_states + self.mlp_output_glue(self.mlp(inputs, sizes.intermediate))
+        inputs = self.mlp_input_glue(self.post_attention_layernorm(hidden_states, **own))
+        return hidden_states + self.mlp_output_glue(self.mlp(inputs, sizes.intermediate, **slots_of(sizes)))
 
 
 __all__ = ["MatryoshkaGPTAttention", "MatryoshkaGPTDecoderLayer", "MatryoshkaGPTMLP", "make_glue", "make_norm"]

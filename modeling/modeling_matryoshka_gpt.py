@@ -300,10 +300,11 @@ class MatryoshkaGPTModel(MatryoshkaGPTPreTrainedModel):
         sizes = self.config.level_sizes(self.resolve_level(level))
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
+        own = {"slot": sizes.slot} if sizes.slot else {}
         if inputs_embeds is None:
-            hidden = self.embed_tokens(input_ids, sizes.hidden)
+            hidden = self.embed_tokens(input_ids, sizes.hidden, **own)
         else:
-            hidden = inputs_embeds[..., : sizes.hidden]
+            hidden = inputs_embeds[..., sizes.slot * sizes.hidden : (sizes.slot + 1) * sizes.hidden]
         if use_cache and past_key_values is None:
             past_key_values = DynamicCache(config=self.config)
         if position_ids is None:
@@ -331,7 +332,7 @@ class MatryoshkaGPTModel(MatryoshkaGPTPreTrainedModel):
                 cache_index=place,
                 **kwargs,
             )
-        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden), past_key_values=past_key_values)
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden, **own), past_key_values=past_key_values)
 
 
 class MatryoshkaGPTForCausalLM(MatryoshkaGPTPreTrainedModel, GenerationMixin):
@@ -425,7 +426,9 @@ class MatryoshkaGPTForCausalLM(MatryoshkaGPTPreTrainedModel, GenerationMixin):
         )
         # The rows are named because the weight of a doll is larger than the doll.
         kept = self.head_glue(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
-        logits = self.lm_head(kept[..., : self.config.level_sizes(level).output], self.config.vocab_size)
+        sizes = self.config.level_sizes(level)
+        own = {"column_slot": sizes.slot} if sizes.slot else {}
+        logits = self.lm_head(kept[..., : sizes.output], self.config.vocab_size, **own)
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)

@@ -15,12 +15,16 @@ class NestedLinear(nn.Linear):
     With `rows=None` and a full-width input it is `torch.nn.Linear`.
     """
 
-    def forward(self, input: torch.Tensor, rows: int | None = None) -> torch.Tensor:
+    def forward(
+        self, input: torch.Tensor, rows: int | None = None, row_slot: int = 0, column_slot: int = 0
+    ) -> torch.Tensor:
         """
         Args:
             input (`torch.Tensor` of shape `(..., columns)`): `columns` may be smaller than `in_features`: the leading
                 columns of the weight are used.
             rows (`int`, *optional*): Number of leading output features to compute; all of them by default.
+            row_slot, column_slot (`int`, *optional*, default to 0): Instead of the leading rows (columns) those after
+                so many times as many.
 
         Returns:
             `torch.Tensor` of shape `(..., rows)`.
@@ -28,6 +32,10 @@ class NestedLinear(nn.Linear):
         columns = input.shape[-1]
         if rows is None and columns == self.in_features:
             return F.linear(input, self.weight, self.bias)
+        if row_slot or column_slot:
+            own = slice(row_slot * rows, (row_slot + 1) * rows)
+            weight = self.weight[own, column_slot * columns : (column_slot + 1) * columns]
+            return F.linear(input, weight, None if self.bias is None else self.bias[own])
         bias = None if self.bias is None else self.leading_rows(self.bias, rows)
         return F.linear(input, self.leading_rows(self.weight, rows)[:, :columns], bias)
 
@@ -59,16 +67,18 @@ class NestedBlockLinear(NestedLinear):
 class NestedEmbedding(nn.Embedding):
     """An embedding table that can be read at its leading columns only."""
 
-    def forward(self, input: torch.Tensor, columns: int | None = None) -> torch.Tensor:
+    def forward(self, input: torch.Tensor, columns: int | None = None, slot: int = 0) -> torch.Tensor:
         """
         Args:
             input (`torch.LongTensor`): Indices.
             columns (`int`, *optional*): Number of leading features to return; all of them by default.
+            slot (`int`, *optional*, defaults to 0): Instead of the leading features those after so many times as many.
 
         Returns:
             `torch.Tensor` of shape `(*input.shape, columns)`.
         """
-        return F.embedding(input, self.weight[:, :columns], self.padding_idx)
+        table = self.weight[:, slot * columns : (slot + 1) * columns] if slot else self.weight[:, :columns]
+        return F.embedding(input, table, self.padding_idx)
 
 
 class NestedLayerNorm(nn.LayerNorm):
@@ -114,9 +124,13 @@ class NestedRMSNorm(nn.RMSNorm):
     def __init__(self, normalized_shape: int, eps: float = 1e-6):
         super().__init__(normalized_shape, eps=eps)
 
-    def forward(self, input: torch.Tensor) -> torch.Tensor:
+    def forward(self, input: torch.Tensor, slot: int = 0) -> torch.Tensor:
+        """
+        Args:
+            slot (`int`, *optional*, defaults to 0): Instead of the leading gains those after so many times as many.
+        """
         width = input.shape[-1]
-        return F.rms_norm(input, (width,), self.weight[:width], self.eps)
+        return F.rms_norm(input, (width,), self.weight[slot * width : (slot + 1) * width], self.eps)
 
 
 class NestedGroupRMSNorm(NestedRMSNorm):

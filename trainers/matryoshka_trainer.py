@@ -1,5 +1,6 @@
 """The trainer under all trainers: runs the levels of a step, adds up their losses, logs each under its name."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -43,6 +44,14 @@ class MatryoshkaTrainer(Trainer):
         """How much a micro-batch counts in the means that are logged; the number of tokens of a loss over tokens."""
         return 1.0
 
+    def level_weight(self, inputs: dict[str, Any], level: int) -> torch.Tensor | float:
+        """How much a micro-batch counts in the logged mean of a level, where levels see different rows."""
+        return self.batch_weight(inputs)
+
+    def batch_levels(self, training: bool) -> Sequence[int]:
+        """The levels that a batch is computed at."""
+        return self._step_levels() if training else range(len(self.levels))
+
     def prepare_step(self, model: nn.Module, inputs: dict[str, Any]) -> Any:
         """What the levels of a step share, for example a teacher's output; handed to every [`level_loss`]."""
         return None
@@ -73,12 +82,12 @@ class MatryoshkaTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ):
         terms = self._training_terms if model.training else self._evaluation_terms
-        levels = self._step_levels() if model.training else range(len(self.levels))
+        levels = self.batch_levels(model.training)
         shared, counted = self.prepare_step(model, inputs), self.batch_weight(inputs)
         weights, losses, outputs = [], [], {}
         for level in levels:
             loss, outputs[level] = self.level_loss(model, inputs, level, shared, num_items_in_batch)
-            terms.add(f"loss_{self.levels[level]}", loss, counted)
+            terms.add(f"loss_{self.levels[level]}", loss, self.level_weight(inputs, level))
             weights.append(self.level_sampler.weights[level])
             losses.append(loss)
         # By the mean weight of all levels, not of those drawn: else a level that is drawn alone would have no weight.

@@ -24,12 +24,13 @@ class CausalCollator:
 
         Args:
             rows (`Sequence[Mapping]`):
-                Rows with `input_ids` and, where one holds several documents, `seq_lengths`, the tokens of each.
+                Rows with `input_ids` and, where one holds several documents, `seq_lengths`, the tokens of each; a
+                number in the column `stream` is handed on.
 
         Returns:
             `dict`: `input_ids` and `labels` of shape `(batch, length)`, -100 where nothing is to predict; of packed
             rows also `position_ids`, which start again at each document: models of transformers keep documents apart
-            by them where there is no attention mask.
+            by them where there is no attention mask; `streams` of shape `(batch,)` where rows have a `stream`.
         """
         texts = [torch.as_tensor(row["input_ids"], dtype=torch.int64) for row in rows]
         length = max(map(len, texts))
@@ -42,4 +43,6 @@ class CausalCollator:
             lengths = [list(row.get("seq_lengths", [len(row["input_ids"])])) for row in rows]
             batch["position_ids"] = packed_position_ids(lengths, length)
             labels[batch["position_ids"] == 0] = -100
+        if all("stream" in row for row in rows):
+            batch["streams"] = torch.tensor([int(row["stream"]) for row in rows])
         return batch
