@@ -17,8 +17,8 @@ by AutoModelForCausalLM, and whether 200 characters of greedy text are the same 
 Runs lie in `--work`; an interrupted call goes on. Several processes may take different seeds or systems (`--only`);
 the report is written by the call that finds all of them done.
 
-Options of the nested model, which all systems have, were chosen on the first nine tenths of the text, of which the last tenth was held out,
-with seed 0: see the comments of the config.
+Options of the nested model, which all systems have, were chosen on the first nine tenths of the text, of which the
+last tenth was held out, with seed 0: see the comments of the config.
 """
 
 import argparse
