@@ -1,7 +1,9 @@
 """One stream of tokens as rows: random windows to train on, consecutive ones to score."""
 
 import gzip
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -60,6 +62,33 @@ class ConsecutiveWindows(Dataset):
             raise IndexError(f"there are {len(self)} windows, but number {number} was asked for")
         start = number * self.length
         return {"input_ids": self.tokens[start : start + self.length + 1]}
+
+
+class Streams(Dataset):
+    """Several data sets of windows as one, whose rows say in `stream` which of them they are from; they take turns,
+    as long as each has one, and the rest comes after.
+
+    Args:
+        parts (`Sequence[Dataset]`): One a stream.
+    """
+
+    def __init__(self, parts: Sequence[Dataset]):
+        self.parts = list(parts)
+        rows = [(number, stream) for stream, part in enumerate(self.parts) for number in range(len(part))]
+        self.order = sorted(rows)
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        row, stream = self.order[number]
+        return self.parts[stream][row] | {"stream": stream}
+
+    def of(self, streams: Collection[int]) -> "Streams":
+        """The rows of some of the streams."""
+        chosen = Streams([])
+        chosen.parts, chosen.order = self.parts, [pair for pair in self.order if pair[1] in streams]
+        return chosen
 
 
 def check_stream(tokens: np.ndarray, length: int) -> None:

@@ -1,6 +1,6 @@
 """How well the levels of a decoder predict the next token."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 import torch
@@ -44,7 +44,8 @@ def next_token_losses(
     with evaluation_mode(model):
         for batch in tqdm(batches, desc="Scoring", disable=not progress):
             labels = batch["labels"][:, 1:].to(model.device)
-            inputs = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
+            used = [name for name in batch if name not in ("labels", "streams")]
+            inputs = {name: batch[name].to(model.device) for name in used}
             logits = model(**inputs, use_cache=False, **named).logits[:, :-1].float()
             each = F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
             losses.append(each.double().sum(1).cpu())
@@ -55,7 +56,10 @@ def next_token_losses(
 
 
 def next_token_curve(
-    model: PreTrainedModel, batches: Iterable[Mapping[str, torch.Tensor]], split: str, progress: bool = False
+    model: PreTrainedModel,
+    batches: Iterable[Mapping[str, torch.Tensor]] | Callable[[str], Iterable[Mapping[str, torch.Tensor]]],
+    split: str,
+    progress: bool = False,
 ) -> Curve:
     """Quality against cost of each level; the quality is the mean log-likelihood of a token, in nats.
 
@@ -63,7 +67,7 @@ def next_token_curve(
         model (`PreTrainedModel`):
             A Matryoshka GPT.
         batches (`Iterable[Mapping]`):
-            The same ones whenever they are read.
+            The same ones whenever they are read; or those of each level, which are then not compared one by one.
         split (`str`):
             Name of the data behind them.
         progress (`bool`, *optional*, defaults to `False`):
@@ -71,7 +75,9 @@ def next_token_curve(
     """
     points = []
     for level in model.config.levels:
-        losses, tokens = next_token_losses(model, batches, level, progress)
+        own = batches(level) if callable(batches) else batches
+        losses, tokens = next_token_losses(model, own, level, progress)
         mean, low, high = bootstrap_mean(-losses, weights=tokens)
-        points.append(LevelPoint(level, None, mean, low, high, dict(model.cost(level)), -losses, tokens))
+        compared = () if callable(batches) else (-losses, tokens)
+        points.append(LevelPoint(level, None, mean, low, high, dict(model.cost(level)), *compared))
     return Curve(points, METRIC, split, "ours")

@@ -13,8 +13,9 @@ from ..data.character_tokenizer import character_tokenizer
 from ..data.files import write_beside
 from ..data.packing_info import INFO_FILE
 from ..data.texts import with_fields
-from ..data.token_windows import ConsecutiveWindows, RandomWindows, read_documents
+from ..data.token_windows import ConsecutiveWindows, RandomWindows, Streams, read_documents
 from ..data.train_tokenizer import train_tokenizer
+from .fractal_recipe import FractalRecipe
 from .gpt_recipe import CHARACTERS, GPTRecipe
 from .packed_corpus import TOKENIZER_DOCUMENTS, Corpus, check_length, pack_corpus, split_rows
 
@@ -50,23 +51,55 @@ class WindowCorpus:
         Raises:
             ValueError: If a part has no window.
         """
-        recipe, parts = self.recipe, []
+        recipe, parts = self.recipe, self.parts(tokenizer)
+        trained, held_out = (np.concatenate(part) for part in zip(*parts, strict=True))
+        windows = RandomWindows(trained, recipe.max_length, count, recipe.seed)
+        return windows, self.scored(held_out, recipe.validation_rows)
+
+    def parts(self, tokenizer: PreTrainedTokenizerBase) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The tokens of each file, to train on and held out."""
+        parts = []
         for documents in self.files:
             ids = tokenizer(documents, add_special_tokens=False)["input_ids"]
             if len(documents) > 1 and tokenizer.eos_token_id is not None:
                 ids = [[*one, tokenizer.eos_token_id] for one in ids]
             stream = np.concatenate([np.asarray(one, dtype=np.int32) for one in ids])
-            cut = int(len(stream) * (1 - recipe.validation_fraction))
+            cut = int(len(stream) * (1 - self.recipe.validation_fraction))
             parts.append((stream[:cut], stream[cut:]))
-        trained, held_out = (np.concatenate(part) for part in zip(*parts, strict=True))
-        windows = RandomWindows(trained, recipe.max_length, count, recipe.seed)
+        return parts
+
+    def scored(self, held_out: np.ndarray, rows: int) -> ConsecutiveWindows | None:
+        """Consecutive windows from the beginning, at most so many."""
+        if not self.recipe.validation_fraction:
+            return None
+        return ConsecutiveWindows(held_out[: rows * self.recipe.max_length + 1], self.recipe.max_length)
+
+
+class StreamCorpus(WindowCorpus):
+    """Files as streams of their own, one for each smallest doll of a FractalFormer.
+
+    Args:
+        recipe ([`FractalRecipe`]): Its recipe.
+
+    Raises:
+        FileNotFoundError, ValueError: As [`WindowCorpus`].
+    """
+
+    def rows(
+        self, tokenizer: PreTrainedTokenizerBase, folder: Path, count: int, progress: bool
+    ) -> tuple[Streams, Streams | None]:
+        """`count` random windows of all streams in turn, and consecutive held-out ones of each."""
+        recipe, parts = self.recipe, self.parts(tokenizer)
+        share = -(-count // len(parts))
+        # Another seed for each: equal numbers would begin at alike places.
+        windows = [
+            RandomWindows(trained, recipe.max_length, share, recipe.seed * len(parts) + stream)
+            for stream, (trained, _) in enumerate(parts)
+        ]
         if not recipe.validation_fraction:
-            return windows, None
-        scored = ConsecutiveWindows(held_out, recipe.max_length)
-        if len(scored) > recipe.validation_rows:
-            # Whole windows from the beginning: the same text whatever else is asked for.
-            scored = ConsecutiveWindows(held_out[: recipe.validation_rows * recipe.max_length + 1], recipe.max_length)
-        return windows, scored
+            return Streams(windows), None
+        rows = -(-recipe.validation_rows // len(parts))
+        return Streams(windows), Streams([self.scored(held_out, rows) for _, held_out in parts])
 
 
 class DocumentCorpus:
@@ -129,6 +162,8 @@ def open_corpus(recipe: GPTRecipe) -> WindowCorpus | DocumentCorpus | PackedRows
     """
     if recipe.pretokenized_path:
         return PackedRows(recipe)
+    if isinstance(recipe, FractalRecipe):
+        return StreamCorpus(recipe)
     return WindowCorpus(recipe) if recipe.rows == "windows" else DocumentCorpus(recipe)
 
 
@@ -148,5 +183,5 @@ def own_tokenizer(
 
 def check_rows(rows: Dataset, needed: int) -> None:
     """Raise `ValueError` if packed rows are fewer than a step takes; of windows there are always enough."""
-    if not isinstance(rows, RandomWindows):
+    if not isinstance(rows, (RandomWindows, Streams)):
         check_length(rows, needed)

@@ -8,7 +8,6 @@ from torch.utils.data import Dataset
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
-    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     set_seed,
@@ -17,9 +16,15 @@ from transformers import (
 from ..data.packing_info import load_packing_info
 from ..data.tokens import load_tokenizer, vocabulary_fingerprint
 from ..data.train_tokenizer import check_vocab_size
-from ..modeling import MatryoshkaGPTConfig, MatryoshkaGPTForCausalLM
+from ..modeling import (
+    FractalFormerConfig,
+    FractalFormerForCausalLM,
+    MatryoshkaGPTConfig,
+    MatryoshkaGPTForCausalLM,
+)
 from ..surgery.decoder_importance import measure_decoder_importance
 from ..surgery.nest_decoder import nest_decoder
+from .fractal_recipe import FractalRecipe
 from .gpt_recipe import CHARACTERS, NESTING, SHAPES, GPTRecipe
 
 
@@ -79,6 +84,8 @@ def build_config(recipe: GPTRecipe, tokenizer: PreTrainedTokenizerBase | None) -
         fields |= {"vocab_size": len(tokenizer), "pad_token_id": tokenizer.pad_token_id}
         fields |= {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
     try:
+        if isinstance(recipe, FractalRecipe):
+            return FractalFormerConfig(**fields, children=recipe.children, depth=recipe.depth)
         return MatryoshkaGPTConfig(**fields)
     except StrictDataclassError as error:
         # A config wraps what its validators say into two lines that name the validator.
@@ -118,10 +125,7 @@ def load_decoder(path: str, gguf_file: str | None = None) -> PreTrainedModel:
     """
     files = {"gguf_file": gguf_file} if gguf_file else {}
     try:
-        fields = {} if files else PreTrainedConfig.get_config_dict(path)[0]
-        nested = fields.get("model_type") == MatryoshkaGPTConfig.model_type
-        kind = MatryoshkaGPTForCausalLM if nested else AutoModelForCausalLM
-        return kind.from_pretrained(path, dtype=torch.float32, **files)
+        return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **files)
     except (OSError, ValueError) as error:
         raise OSError(f"cannot load a language model from {path!r} ({_line(error)})") from error
 
@@ -139,7 +143,8 @@ def build_model(
     """
     if base is None:
         set_seed(recipe.seed)
-        model = MatryoshkaGPTForCausalLM(config)
+        kind = FractalFormerForCausalLM if isinstance(config, FractalFormerConfig) else MatryoshkaGPTForCausalLM
+        model = kind(config)
     elif isinstance(base, MatryoshkaGPTForCausalLM):
         model = base if not recipe.distil_from_base else base.cut(None)
     else:

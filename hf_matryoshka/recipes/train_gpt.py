@@ -7,21 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from ..data.causal_collator import CausalCollator
 from ..data.files import write_beside
 from ..data.taxonomy import Taxonomy
+from ..data.token_windows import Streams
 from ..evaluation.next_token import next_token_curve
 from ..evaluation.token_tree import nested_clusters
-from ..modeling import MatryoshkaGPTForCausalLM
+from ..modeling import FractalFormerConfig, MatryoshkaGPTForCausalLM
+from ..trainers.fractal_trainer import FractalTrainer
 from ..trainers.glue_trainer import GlueTrainer
 from ..trainers.gpt_arguments import MatryoshkaGPTTrainingArguments
 from ..trainers.gpt_trainer import MatryoshkaGPTTrainer
 from ..trainers.hierarchy_arguments import HierarchyTrainingArguments
 from ..trainers.hierarchy_trainer import EmergentGroups, HierarchyTrainer
 from ..trainers.level_sampler import LevelSampler
+from .fractal_recipe import FractalRecipe
 from .gpt_corpus import check_rows, open_corpus, own_tokenizer
 from .gpt_model import build_config, build_model, find_tokenizer, load_base, nest
 from .gpt_recipe import GPTRecipe
@@ -66,7 +69,7 @@ def train_gpt(
     """Trains a decoder at all its levels; an interrupted call with the same arguments goes on.
 
     Args:
-        recipe ([`GPTRecipe`]):
+        recipe ([`GPTRecipe`] or [`FractalRecipe`]):
             What to train on, and which model.
         output_dir (`str` or `Path`):
             Gets `model/` (with the tokenizer), `training.json` (the report), `curve.json` (held-out quality of each
@@ -125,8 +128,15 @@ def train_gpt(
     report = {"recipe": asdict(recipe), "training": training, **run_training(trainer, "language model")}
     model = trainer.accelerator.unwrap_model(trainer.model).eval()
     if held_out is not None:
-        loader = DataLoader(held_out, args.per_device_eval_batch_size, collate_fn=collator)
-        next_token_curve(model, loader, "heldout").to_json(folder / CURVE_FILE)
+
+        def batches(rows: Dataset) -> DataLoader:
+            return DataLoader(rows, args.per_device_eval_batch_size, collate_fn=collator)
+
+        def of_level(level: str) -> DataLoader:
+            return batches(held_out.of(streams_of(model.config, level)))
+
+        own = of_level if isinstance(held_out, Streams) else batches(held_out)
+        next_token_curve(model, own, "heldout").to_json(folder / CURVE_FILE)
     shutil.rmtree(folder / "model", ignore_errors=True)
     with write_beside(folder / "model") as temporary:
         model.save_pretrained(temporary)
@@ -156,6 +166,8 @@ def build_trainer(recipe: GPTRecipe, tokenizer: PreTrainedTokenizerBase, **setti
     Raises:
         ValueError: If groups of tokens do not fit the model.
     """
+    if isinstance(recipe, FractalRecipe):
+        return StreamTrainer(**settings)
     if recipe.glue_only:
         return GlueTrainer(**settings)
     if not recipe.has_hierarchy:
@@ -175,8 +187,22 @@ def build_trainer(recipe: GPTRecipe, tokenizer: PreTrainedTokenizerBase, **setti
     return trainer
 
 
+class StreamTrainer(FractalTrainer):
+    """A [`FractalTrainer`] whose batches have all streams: the rows, which are random already, come in their order."""
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> SequentialSampler:
+        return SequentialSampler(train_dataset or self.train_dataset)
+
+
+def streams_of(config: FractalFormerConfig, level: str) -> range:
+    """The streams that a doll sees."""
+    depth, place = config.place(level)
+    share = config.children ** (config.depth - 1 - depth)
+    return range(place * share, (place + 1) * share)
+
+
 def load_run(folder: Path) -> TrainedGPT:
     """A finished run."""
     report = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    model = MatryoshkaGPTForCausalLM.from_pretrained(folder / "model")
+    model = AutoModelForCausalLM.from_pretrained(folder / "model")
     return TrainedGPT(model.eval(), AutoTokenizer.from_pretrained(folder / "model"), report)

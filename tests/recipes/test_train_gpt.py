@@ -16,6 +16,7 @@ from hf_matryoshka.data.train_tokenizer import train_tokenizer
 from hf_matryoshka.evaluation.curve import Curve
 from hf_matryoshka.evaluation.next_token import next_token_losses
 from hf_matryoshka.recipes import train_gpt as module
+from hf_matryoshka.recipes.fractal_recipe import FractalRecipe
 from hf_matryoshka.recipes.gpt_recipe import GPTRecipe
 from hf_matryoshka.recipes.train_gpt import train_gpt
 
@@ -161,6 +162,38 @@ def test_prefixes_learn_groups_of_tokens(windows, tmp_path):
     assert emerged.report["after"]["d16"] < emerged.report["before"]["d16"]
     one, two = (trained.model.get_input_embeddings().weight for trained in (imposed, emerged))
     assert not torch.equal(one, two)
+
+
+@pytest.fixture
+def fractal(tmp_path):
+    texts = []
+    for word in ("cats", "dogs"):
+        texts.append(str(tmp_path / f"{word}.txt"))
+        (tmp_path / f"{word}.txt").write_text(f"{word} and {word} and so on\n" * 120)
+    shape = {name: SHAPE[name] for name in SHAPE if name != "doll_sizes"}
+    return FractalRecipe(texts=texts, tokenizer="characters", max_length=16, depth=2, validation_fraction=0.1, **shape)
+
+
+def test_dolls_of_a_fractal_learn_their_streams(fractal, tmp_path):
+    trained = train_gpt(fractal, tmp_path / "run", TRAINING)
+    assert trained.model.config.levels == ("L1.0", "L1.1", "L0.0") == tuple(trained.report["after"])
+    for level, after in trained.report["after"].items():
+        assert after < 0.4 * trained.report["before"][level]
+    curve = Curve.from_json(tmp_path / "run" / "curve.json")
+    assert -curve["L1.1"].quality == pytest.approx(trained.report["after"]["L1.1"], abs=1e-4)
+    ids = trained.tokenizer(["cats and cats", "dogs and dogs"], return_tensors="pt")["input_ids"]
+    assert trained.model.route(ids)[0] == ["L1.0", "L1.1"]
+    again = train_gpt(fractal, tmp_path / "run", TRAINING)
+    assert type(again.model) is type(trained.model)
+    for options, match in (
+        ({"rows": "documents"}, "rows of a FractalFormer are 'windows'"),
+        ({"texts": fractal.texts[:1]}, "there are 1 files for 2 smallest dolls"),
+        ({"children": 1}, "children must be at least 2"),
+        ({"doll_sizes": [16, 32]}, "doll_sizes has no meaning for a FractalFormer"),
+        ({"num_attention_heads": 1}, "num_attention_heads 1 cannot be divided among the 2 smallest dolls"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            train_gpt(replace(fractal, **options), tmp_path / "other", TRAINING)
 
 
 @pytest.mark.parametrize(
