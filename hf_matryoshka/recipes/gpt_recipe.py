@@ -8,7 +8,15 @@ from .corpus_options import CorpusOptions
 ROWS = ("documents", "windows")
 CHARACTERS = "characters"
 SHAPES = (
-    *("blocks", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim"),
+    *(
+        "blocks",
+        "norm_groups",
+        "hidden_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "head_dim",
+    ),
     *("intermediate_size", "rope_theta", "tie_word_embeddings", "attention_dropout", "initializer_range"),
 )
 NESTING = (
@@ -76,6 +84,9 @@ class GPTRecipe(CorpusOptions):
     )
     attention_dropout: float | None = field(default=None, metadata={"help": "Dropout of the attention's weights; 0."})
     initializer_range: float | None = field(default=None, metadata={"help": "Spread of random weights; 0.02."})
+    norm_groups: int | None = field(
+        default=None, metadata={"help": "Groups of channels that norms are taken of one by one; 1."}
+    )
     nesting: str | None = field(
         default=None,
         metadata={"help": "'full' (default): a doll is smaller in everything; 'output': only what the head reads."},
