@@ -6,7 +6,7 @@
 steps of 12 windows of 64 characters, and windows of its own. `independent` are models of just the shapes of its dolls,
 each trained alone by the same trainer with the same options, on as many windows: a step of the nested model costs what
 one step of all three of them costs, and the weights that its sizes share see three times as many windows.
-`same_windows` is the nested model with the same 12 windows for all sizes.
+`same_windows` is the nested model with the same 12 windows for all sizes, of as many seeds as there are runs.
 
 The `nll` of a row (nats a character, one row a seed) is that of the last tenth of the text, whole, in windows of 64
 characters of which each begins with the last one of the window before (nanoGPT's split; it samples windows of it).
@@ -117,28 +117,31 @@ def main() -> None:
                 print(f"{name:>17} seed {seed}", losses, f"{report['seconds']:.0f} s", flush=True)
 
     rows: list[dict[str, Any]] = []
-    found: dict[tuple[str, str], list[float]] = {}
+    found: dict[tuple[str, str], dict[int, float]] = {}
     for seed in range(arguments.seeds):
         for name in runs:
             file = arguments.work / f"{name}_s{seed}" / "training.json"
+            if not file.is_file() and name == SAME:
+                continue
             if not file.is_file():
                 print(f"{name} of seed {seed} is not there yet")
                 return
             report = json.loads(file.read_text(encoding="utf-8"))
             for level, value in report["after"].items():
                 system = name.partition("-")[0]
-                found.setdefault((system, level), []).append(value)
+                found.setdefault((system, level), {})[seed] = value
                 row = {"system": system, "level": level, **METRIC, "value": value, "low": None, "high": None}
                 rows.append(row | {"seeds": 1, "seed": seed, "seconds": report["seconds"]})
     table = []
     for level in [f"d{size}" for size in base.doll_sizes]:
-        means = {system: seed_interval(found[system, level]) for system in (NESTED, SAME, ALONE)}
+        systems = [system for system in (NESTED, SAME, ALONE) if (system, level) in found]
+        means = {system: seed_interval(list(found[system, level].values())) for system in systems}
         for system, mean in means.items():
             rows.append({"system": system, "level": level, "split": "validation", "metric": "nll_mean"} | mean)
         line = [level, *(f"{mean['value']:.4f}" for mean in means.values())]
-        for system in (NESTED, SAME):
-            pairs = zip(found[system, level], found[ALONE, level], strict=True)
-            difference = seed_interval([one - other for one, other in pairs])
+        for system in systems[:-1]:
+            own, other = found[system, level], found[ALONE, level]
+            difference = seed_interval([value - other[seed] for seed, value in own.items()])
             row = {"system": system, "level": level, "split": "validation", "metric": "nll_minus_independent"}
             rows.append(row | difference)
             ends = (difference["low"], difference["high"])
@@ -147,7 +150,7 @@ def main() -> None:
         table.append(line)
     first = train(arguments.work / f"{NESTED}_s0", replace(base, seed=0), training)
     rows += exported(base, first, arguments.work / "export")
-    print(format_rows(["level", NESTED, SAME, ALONE, f"{NESTED} - {ALONE}", f"{SAME} - {ALONE}"], table))
+    print(format_rows(["level", *systems, *(f"{system} - {ALONE}" for system in systems[:-1])], table))
     print(
         *(f"{row['level']} {row['metric']} {row['value']:.2g}" for row in rows if row["split"] == "export"), sep="\n"
     )
