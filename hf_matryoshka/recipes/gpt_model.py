@@ -13,7 +13,7 @@ from transformers import (
     set_seed,
 )
 
-from ..data.packing_info import load_packing_info
+from ..data.packing_info import check_vocabulary, load_packing_info
 from ..data.tokens import load_tokenizer, vocabulary_fingerprint
 from ..data.train_tokenizer import check_vocab_size
 from ..modeling import (
@@ -23,7 +23,7 @@ from ..modeling import (
     MatryoshkaGPTForCausalLM,
 )
 from ..surgery.decoder_importance import measure_decoder_importance
-from ..surgery.nest_decoder import nest_decoder
+from ..surgery.nest_decoder import nest_decoder, nested_config
 from .fractal_recipe import FractalRecipe
 from .gpt_recipe import CHARACTERS, NESTING, SHAPES, GPTRecipe
 
@@ -92,12 +92,13 @@ def build_config(recipe: GPTRecipe, tokenizer: PreTrainedTokenizerBase | None) -
         raise ValueError(str(error.__cause__ or error)) from error
 
 
-def load_base(recipe: GPTRecipe) -> PreTrainedModel | None:
+def load_base(recipe: GPTRecipe, tokenizer: PreTrainedTokenizerBase | None) -> PreTrainedModel | None:
     """The checkpoint of a recipe, in float32.
 
     Raises:
         OSError: If it cannot be loaded.
-        ValueError: If it is neither a Llama nor a Matryoshka GPT, has too few positions, or `doll_sizes` are missing.
+        ValueError: If it is neither a Llama nor a Matryoshka GPT, has too few positions, `doll_sizes` are missing, or
+            the tokenizer has more tokens.
     """
     path = recipe.base_model_path
     if path is None:
@@ -114,7 +115,27 @@ def load_base(recipe: GPTRecipe) -> PreTrainedModel | None:
         raise ValueError(
             f"give doll_sizes, the widths of the levels: {path!r} has {model.config.hidden_size} channels"
         )
+    if tokenizer is not None:
+        check_vocabulary(len(tokenizer), model.config)
     return model
+
+
+def levels_of(recipe: GPTRecipe, config: MatryoshkaGPTConfig | None, base: PreTrainedModel | None) -> tuple[str, ...]:
+    """The levels that the model of a recipe will have.
+
+    Raises:
+        ValueError: If the checkpoint is no Llama, or the sizes do not fit it.
+    """
+    if isinstance(base, MatryoshkaGPTForCausalLM):
+        config = base.config
+    elif base is not None:
+        options = _given(recipe, NESTING)
+        try:
+            config = nested_config(base, options.pop("doll_sizes"), **options)
+        except StrictDataclassError as error:
+            # As above.
+            raise ValueError(str(error.__cause__ or error)) from error
+    return config.levels
 
 
 def load_decoder(path: str, gguf_file: str | None = None) -> PreTrainedModel:
@@ -153,21 +174,15 @@ def build_model(
     return model
 
 
-def nest(base: PreTrainedModel, recipe: GPTRecipe, rows: Dataset | None) -> MatryoshkaGPTForCausalLM:
-    """A Llama with the levels of the recipe; without rows its channels are not sorted.
-
-    Raises:
-        ValueError: If it is no Llama, or the levels do not fit it.
-    """
+def nest(base: PreTrainedModel, recipe: GPTRecipe, rows: Dataset) -> MatryoshkaGPTForCausalLM:
+    """A Llama with the levels of the recipe, its channels sorted by their importance on some of the rows unless the
+    recipe says no."""
     importance = None
-    if rows is not None and recipe.sort is not False:
+    if recipe.sort is not False:
         some = [rows[index] for index in range(0, len(rows), -(-len(rows) // IMPORTANCE_ROWS))]
         importance = measure_decoder_importance(base, map(_alone, some))
     options = _given(recipe, NESTING)
-    try:
-        return nest_decoder(base, options.pop("doll_sizes"), importance, **options)
-    except StrictDataclassError as error:
-        raise ValueError(str(error.__cause__ or error)) from error
+    return nest_decoder(base, options.pop("doll_sizes"), importance, **options)
 
 
 def _alone(row: dict[str, Any]) -> dict[str, torch.Tensor]:

@@ -26,7 +26,7 @@ from ..trainers.hierarchy_trainer import EmergentGroups, HierarchyTrainer
 from ..trainers.level_sampler import LevelSampler
 from .fractal_recipe import FractalRecipe
 from .gpt_corpus import check_rows, open_corpus, own_tokenizer
-from .gpt_model import build_config, build_model, find_tokenizer, load_base, nest
+from .gpt_model import build_config, build_model, find_tokenizer, levels_of, load_base
 from .gpt_recipe import GPTRecipe
 from .run_folder import CURVE_FILE, open_run
 from .training_run import run_arguments, run_key, run_training
@@ -94,12 +94,9 @@ def train_gpt(
     if recipe.hierarchy:
         Taxonomy.from_yaml(recipe.hierarchy)
     tokenizer = find_tokenizer(recipe)
-    config, base = build_config(recipe, tokenizer), load_base(recipe)
+    config, base = build_config(recipe, tokenizer), load_base(recipe, tokenizer)
     # What would be refused only after the texts are tokenised.
-    levels = (
-        config or (base if isinstance(base, MatryoshkaGPTForCausalLM) else nest(base, recipe, None)).config
-    ).levels
-    LevelSampler(len(levels), args)
+    LevelSampler(len(levels_of(recipe, config, base)), args)
     if recipe.glue_only and not getattr(base.config, "glue", False):
         raise ValueError(f"{recipe.base_model_path!r} has no glue to train; make one with hf-matryoshka combine")
     corpus = open_corpus(recipe)

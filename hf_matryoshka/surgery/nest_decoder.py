@@ -46,11 +46,7 @@ def nest_decoder(
     Raises:
         ValueError: If the model is no Llama, the sizes do not nest, or the importance is that of another model.
     """
-    if not isinstance(model, LlamaForCausalLM):
-        raise ValueError(f"{type(model).__name__} is not Llama-shaped; give a LlamaForCausalLM")
-    fields = {name: getattr(model.config, name) for name in SHARED_FIELDS}
-    head_dim = model.model.layers[0].self_attn.head_dim
-    config = MatryoshkaGPTConfig(**fields, head_dim=head_dim, doll_sizes=list(doll_sizes), **options)
+    config = nested_config(model, doll_sizes, **options)
     state = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     if importance is not None:
         _check(importance, config)
@@ -62,6 +58,22 @@ def nest_decoder(
     nested.tie_weights()
     nested.generation_config = type(model.generation_config).from_dict(model.generation_config.to_dict())
     return nested.train(model.training)
+
+
+def nested_config(model: PreTrainedModel, doll_sizes: Sequence[int], **options: Any) -> MatryoshkaGPTConfig:
+    """The config that [`nest_decoder`] gives a Llama.
+
+    Args:
+        model, doll_sizes, options: As in [`nest_decoder`].
+
+    Raises:
+        ValueError: If the model is no Llama, or the sizes do not nest.
+    """
+    if not isinstance(model, LlamaForCausalLM):
+        raise ValueError(f"{type(model).__name__} is not Llama-shaped; give a LlamaForCausalLM")
+    fields = {name: getattr(model.config, name) for name in SHARED_FIELDS}
+    head_dim = model.model.layers[0].self_attn.head_dim
+    return MatryoshkaGPTConfig(**fields, head_dim=head_dim, doll_sizes=list(doll_sizes), **options)
 
 
 def _check(importance: DecoderImportance, config: MatryoshkaGPTConfig) -> None:

@@ -227,6 +227,12 @@ def test_a_bad_checkpoint_or_argument_is_refused(windows, llama, text, tmp_path)
         train_gpt(GPTRecipe(texts=[text], base_model_path=str(folder), max_length=16), tmp_path / "run", TRAINING)
     with pytest.raises(ValueError, match="max_length 512 is more than the 64 positions"):
         train_gpt(GPTRecipe(texts=[text], base_model_path=str(folder), doll_sizes=[32]), tmp_path / "run", TRAINING)
+    base = {"texts": [text], "base_model_path": str(folder), "max_length": 16}
+    with pytest.raises(ValueError, match="doll size 12 of 32 does not fit heads of 8 channels"):
+        train_gpt(GPTRecipe(**base, doll_sizes=[12, 32]), tmp_path / "run", TRAINING)
+    train_tokenizer(LINES, 290, causal=True, progress=False).save_pretrained(tmp_path / "larger")
+    with pytest.raises(ValueError, match=r"the tokenizer has \d+ tokens, but the model has \d+ embeddings"):
+        train_gpt(GPTRecipe(**base, doll_sizes=[32], tokenizer=str(tmp_path / "larger")), tmp_path / "run", TRAINING)
     with pytest.raises(ValueError, match="hierarchy_weight needs hierarchy"):
         train_gpt(windows, tmp_path / "run", TRAINING | {"hierarchy_weight": 1.0})
     with pytest.raises(FileNotFoundError, match="taxonomy none.yaml does not exist"):
