@@ -12,8 +12,8 @@ from .options import JsonFlag, integers, print_json
 
 
 _FLAGS = ("--budgets", "--budget")
-# `0.5:6:6`, or the name of a level such as `w0.5-h6-d6`, `w0.5` or `d64-l3`.
-_BUDGET = re.compile(r"[\d.]+:\d+:\d+|[wm][\d.]+(-h\d+-d\d+)?|d\d+(-l\d+)?")
+# `0.5:6:6`, or the name of a level such as `w0.5-h6-d6`, `w0.5`, `d64-l3` or `L1.0`.
+_BUDGET = re.compile(r"[\d.]+:\d+:\d+|[wm][\d.]+(-h\d+-d\d+)?|d\d+(-l\d+)?|L\d+\.\d+")
 
 
 class BudgetsCommand(TyperCommand):

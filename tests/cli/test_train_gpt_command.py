@@ -8,7 +8,9 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from hf_matryoshka.cli.options import load_yaml
+from hf_matryoshka.data.taxonomy import Taxonomy
 from hf_matryoshka.modeling import MatryoshkaGPTForCausalLM
+from hf_matryoshka.recipes.fractal_recipe import FractalRecipe
 from hf_matryoshka.recipes.gpt_model import build_config
 from hf_matryoshka.recipes.gpt_recipe import GPTRecipe
 from hf_matryoshka.trainers.gpt_arguments import MatryoshkaGPTTrainingArguments
@@ -82,3 +84,32 @@ def test_configs_of_the_repo_are_valid(path):
     recipe = GPTRecipe(**{name: value for name, value in values.items() if name in GPTRecipe.__dataclass_fields__})
     if recipe.base_model_path is None:
         assert build_config(recipe, None).levels
+
+
+def test_the_fractal_and_the_groups_of_the_repo_are_valid():
+    values = load_yaml(ROOT / "configs" / "fractal.yaml", FractalRecipe, MatryoshkaGPTTrainingArguments)
+    named = FractalRecipe.__dataclass_fields__
+    recipe = FractalRecipe(**{name: value for name, value in values.items() if name in named})
+    assert len(build_config(recipe, None).levels) == 7
+    taxonomy = Taxonomy.from_yaml(ROOT / "configs" / "characters.yaml")
+    assert taxonomy.widths == [2, 4, 8] and "\n" in taxonomy.groups[8]["spaces"]
+
+
+def test_a_fractal_is_trained_and_exported(command, tmp_path):
+    texts = []
+    for word in ("cats", "dogs"):
+        texts.append(tmp_path / f"{word}.txt")
+        texts[-1].write_text(f"{word} and {word} and so on\n" * 60)
+    options = ["--tokenizer", "characters", "--max-length", 16, "--hidden-size", 32, "--num_attention_heads", 2]
+    options += ["--num-hidden-layers", 1, "--depth", 2, "--children", 2, "--max_steps", 8, "--use_cpu"]
+    options += ["--disable_tqdm", "True", "--texts", *texts]
+    status, output, error = command("train", "fractal", tmp_path / "run", *options)
+    assert status == 0 and "L1.1: loss " in output, error
+    status, output, error = command(
+        "export", tmp_path / "run", tmp_path / "family", "--budgets", "L1.0", "L1.1", "L0.0"
+    )
+    assert status == 0, error
+    for level in ("L1.0", "L1.1", "L0.0"):
+        assert type(AutoModelForCausalLM.from_pretrained(tmp_path / "family" / level)) is LlamaForCausalLM
+    status, _, error = command("train", "fractal", tmp_path / "other", *options, "--depth", 3)
+    assert status == 2 and "there are 2 files for 4 smallest dolls" in error
