@@ -40,7 +40,7 @@ from hf_matryoshka.data.token_windows import ConsecutiveWindows
 from hf_matryoshka.evaluation.report import write_report
 from hf_matryoshka.evaluation.seed_interval import seed_interval
 from hf_matryoshka.evaluation.table import format_rows
-from hf_matryoshka.recipes.train_gpt import TrainedGPT
+from hf_matryoshka.recipes.train_gpt import TrainedGPT, load_run
 
 
 CONFIG = Path(__file__).parents[1] / "configs" / "gpt_shakespeare.yaml"
@@ -148,8 +148,7 @@ def main() -> None:
             interval = "" if None in ends else f" [{ends[0]:+.4f}, {ends[1]:+.4f}]"
             line.append(f"{difference['value']:+.4f}{interval}")
         table.append(line)
-    first = train(arguments.work / f"{NESTED}_s0", replace(base, seed=0), training)
-    rows += exported(base, first, arguments.work / "export")
+    rows += exported(base, load_run(arguments.work / f"{NESTED}_s0"), arguments.work / "export")
     print(format_rows(["level", *systems, *(f"{system} - {ALONE}" for system in systems[:-1])], table))
     print(
         *(f"{row['level']} {row['metric']} {row['value']:.2g}" for row in rows if row["split"] == "export"), sep="\n"
