@@ -16,8 +16,9 @@ the same code. Rows of `tokens_per_pass_over_independent` are the mean ratio ove
 text at a time, `--prompts` of them, the systems taking turns; median over prompts and rounds, and `speedup`, the
 median of the ratios to plain decoding of the same prompt and round. `plain`: `generate` of the full level;
 `ours_nested`: with drafts of each smaller level, of 4 tokens and of a number chosen while it runs (`auto`);
-`hf_nested`: assisted generation of transformers with the doll, 4. Every system wrote the same text (`same_text`, the
-share of texts that are the same).
+`hf_nested`: assisted generation of transformers with the doll, 4. Systems that end in `-onednn` have the verifier's
+linear layers computed by oneDNN (`with_onednn_linears`), plain decoding as well, to which their `speedup` is; the doll
+drafts with torch's. Every system wrote the same text (`same_text`, the share of texts that are the same).
 """
 
 import argparse
@@ -30,7 +31,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from hf_matryoshka import MatryoshkaGPTForCausalLM
+from hf_matryoshka import MatryoshkaGPTForCausalLM, with_onednn_linears
 from hf_matryoshka.evaluation.report import write_report
 from hf_matryoshka.evaluation.seed_interval import seed_interval
 from hf_matryoshka.evaluation.table import format_rows
@@ -123,6 +124,14 @@ def timing(run: Path, text: str, count: int, rounds: int) -> list[dict[str, Any]
         systems["hf_nested", level, str(DRAFTED)] = lambda piece, doll=doll: model.generate(
             piece, assistant_model=doll, **options
         )
+    # The same with the linear layers of the verifier, and of its plain decoding, computed by oneDNN.
+    copied = with_onednn_linears(model, full)
+    systems["plain-onednn", full, "-"] = lambda piece: copied.generate(piece, **options)
+    smallest = model.config.levels[0]
+    for number in (2, 3, DRAFTED):
+        systems["ours_nested-onednn", smallest, str(number)] = lambda piece, number=number: copied.generate(
+            piece, draft_model=model.doll(smallest), num_draft_tokens=number, **options
+        )
     pieces = prompts(trained, text, count, LARGE[0])
     times: dict[tuple[str, str, str], list[float]] = {name: [] for name in systems}
     same = dict.fromkeys(systems, 0)
@@ -138,8 +147,8 @@ def timing(run: Path, text: str, count: int, rounds: int) -> list[dict[str, Any]
             for name, found in texts.items():
                 same[name] += torch.equal(found, texts["plain", full, "-"])
     rows = []
-    plain = times["plain", full, "-"]
     for (system, level, drafted), found in times.items():
+        plain = times["plain-onednn" if system.endswith("-onednn") else "plain", full, "-"]
         ratios = [one / other for one, other in zip(plain, found, strict=True)]
         row = {"system": system, "level": level, "split": "validation", "metric": "seconds", "drafted": drafted}
         row |= {"value": statistics.median(found), "low": min(found), "high": max(found), "seeds": 1}

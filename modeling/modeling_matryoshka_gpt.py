@@ -22,7 +22,7 @@ from .gpt_layers import MatryoshkaGPTAttention, MatryoshkaGPTDecoderLayer, make_
 from .nested_layers import Glue, NestedEmbedding, NestedLinear
 from .nested_model import NestedModelMixin
 from .nested_rope import rotary_table, stock_channels
-from .nested_speculation import check_draft, speculative_decoding
+from .nested_speculation import check_draft, check_draft_model, speculative_decoding
 
 
 class MatryoshkaGPTPreTrainedModel(NestedModelMixin, PreTrainedModel):
@@ -355,7 +355,12 @@ class MatryoshkaGPTForCausalLM(MatryoshkaGPTPreTrainedModel, GenerationMixin):
         return output * self.config.vocab_size + (output**2 if self.config.glue else 0)
 
     def generate(
-        self, *args, draft_level: int | str | None = None, num_draft_tokens: int | None = None, **kwargs
+        self,
+        *args,
+        draft_level: int | str | None = None,
+        num_draft_tokens: int | None = None,
+        draft_model: PreTrainedModel | None = None,
+        **kwargs,
     ) -> GenerateOutput | torch.LongTensor:
         """`generate` of transformers, with all its options, and `level`.
 
@@ -364,24 +369,30 @@ class MatryoshkaGPTForCausalLM(MatryoshkaGPTPreTrainedModel, GenerationMixin):
                 passes: the same tokens (sampled: the same distribution), also of a batch of texts.
             num_draft_tokens (`int`, *optional*): Tokens that it drafts a round; by default as many as pay, by what is
                 accepted.
+            draft_model (`PreTrainedModel`, *optional*): A language model of the same vocabulary that drafts instead of
+                a level, such as a doll where this model is a copy of one level.
 
         Raises:
-            ValueError: If the draft is not smaller, or another way of decoding is asked for, too.
+            ValueError: If the draft is not smaller, has another vocabulary, or another way of decoding is asked for,
+                too.
         """
-        if draft_level is None:
+        if draft_level is None and draft_model is None:
             if num_draft_tokens is not None:
                 raise ValueError("num_draft_tokens needs draft_level, the level that drafts")
             return super().generate(*args, **kwargs)
-        check_draft(self, kwargs.get("level"), draft_level)
+        if draft_level is not None and draft_model is not None:
+            raise ValueError("draft_level and draft_model are two ways to draft; leave one out")
+        if draft_model is None:
+            check_draft(self, kwargs.get("level"), draft_level)
+        else:
+            check_draft_model(self, draft_model)
         for name in ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit", "custom_generate"):
             if kwargs.get(name) is not None:
-                raise ValueError(f"draft_level and {name} are two ways to draft; leave one out")
+                given = "draft_level" if draft_model is None else "draft_model"
+                raise ValueError(f"{given} and {name} are two ways to draft; leave one out")
         # `generate` keeps the streamer from a loop that is not its own.
-        drafting = {
-            "draft_level": draft_level,
-            "num_draft_tokens": num_draft_tokens,
-            "streamer": kwargs.get("streamer"),
-        }
+        drafting = {"draft_level": draft_level, "num_draft_tokens": num_draft_tokens, "draft_model": draft_model}
+        drafting["streamer"] = kwargs.get("streamer")
         return super().generate(*args, custom_generate=partial(speculative_decoding, **drafting), **kwargs)
 
     @can_return_tuple

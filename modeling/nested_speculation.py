@@ -16,13 +16,13 @@ class LevelPass:
     that attention does not see, so that rows of a batch need not agree on a length.
 
     Args:
-        model (`PreTrainedModel`): A [`MatryoshkaGPTForCausalLM`].
-        level (`str`): The level.
+        model (`PreTrainedModel`): A language model.
+        level (`str`, *optional*): The level of a [`MatryoshkaGPTForCausalLM`]; other models have none.
         cache ([`~transformers.Cache`], *optional*): Keys and values to go on with.
     """
 
-    def __init__(self, model: PreTrainedModel, level: str, cache: Cache | None = None):
-        self.model, self.level = model, level
+    def __init__(self, model: PreTrainedModel, level: str | None, cache: Cache | None = None):
+        self.model, self.level = model, {} if level is None else {"level": level}
         self.cache = DynamicCache(config=model.config) if cache is None else cache
         self.seen: torch.Tensor | None = None
 
@@ -50,8 +50,8 @@ class LevelPass:
             position_ids=positions,
             past_key_values=self.cache,
             use_cache=True,
-            level=self.level,
             logits_to_keep=logits_to_keep,
+            **self.level,
         ).logits.float()
 
     def keep(self, counts: torch.Tensor, tokens: int) -> None:
@@ -117,6 +117,13 @@ def check_draft(model: PreTrainedModel, level: int | str | None, draft_level: in
     return config.levels[large], config.levels[small]
 
 
+def check_draft_model(model: PreTrainedModel, draft_model: PreTrainedModel) -> None:
+    """Raise `ValueError` if a model cannot draft for another: their vocabularies differ."""
+    own, other = model.config.vocab_size, draft_model.config.vocab_size
+    if own != other:
+        raise ValueError(f"draft_model has {other} tokens and the model {own}; give one of the same vocabulary")
+
+
 def expected_tokens(acceptance: float, count: int) -> float:
     """Tokens of a verifying pass if each of `count` drafted tokens is accepted with a probability (Leviathan et al.,
     arXiv 2211.17192, equation 1)."""
@@ -165,8 +172,9 @@ def speculative_decoding(
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config,
-    draft_level: int | str,
+    draft_level: int | str | None = None,
     num_draft_tokens: int | None = None,
+    draft_model: PreTrainedModel | None = None,
     streamer=None,
     **model_kwargs,
 ) -> GenerateDecoderOnlyOutput | torch.LongTensor:
@@ -175,8 +183,9 @@ def speculative_decoding(
     tokens as without drafts, sampling the same distribution. Rows of a batch accept on their own.
 
     Args:
-        draft_level (`int` or `str`): The level that drafts.
+        draft_level (`int` or `str`, *optional*): The level that drafts.
         num_draft_tokens (`int`, *optional*): Tokens that it drafts a round; by default chosen by what is accepted.
+        draft_model (`PreTrainedModel`, *optional*): Another model that drafts, instead of a level.
         The others are handed over by `generate`; `level` in `model_kwargs` verifies.
 
     Returns:
@@ -184,9 +193,17 @@ def speculative_decoding(
         `sequences` and `past_key_values`.
 
     Raises:
-        ValueError: As [`check_draft`], or for outputs that are not kept.
+        ValueError: As [`check_draft`] and [`check_draft_model`], or for outputs that are not kept.
     """
-    level, draft = check_draft(model, model_kwargs.get("level"), draft_level)
+    if draft_model is None:
+        level, draft = check_draft(model, model_kwargs.get("level"), draft_level)
+        sizes = [model.cost(name)["parameters"] for name in (draft, level)]
+        drafter = LevelPass(model, draft)
+    else:
+        check_draft_model(model, draft_model)
+        level = model.config.level_name(model_kwargs.get("level"))
+        sizes = [draft_model.num_parameters(), model.cost(level)["parameters"]]
+        drafter = LevelPass(draft_model, None)
     if num_draft_tokens is not None and num_draft_tokens < 1:
         raise ValueError(f"num_draft_tokens must be at least 1, but is {num_draft_tokens}")
     for name in ("output_scores", "output_logits", "output_attentions", "output_hidden_states"):
@@ -201,11 +218,10 @@ def speculative_decoding(
     sample = generation_config.do_sample
 
     texts = Texts(input_ids, real)
-    verifier, drafter = LevelPass(model, level, cache), LevelPass(model, draft)
+    verifier = LevelPass(model, level, cache)
     positions = (real.cumsum(1) - 1).clamp_min(0)
     for one in (verifier, drafter):
         one.start(input_ids[:, :-1], positions[:, :-1], real[:, :-1])
-    sizes = [model.cost(name)["parameters"] for name in (draft, level)]
     length = DraftLength(sizes[0] / sizes[1], num_draft_tokens)
     limit = generation_config.max_length
     missed = torch.zeros_like(texts.lengths, dtype=torch.bool)  # rows whose last draft the drafter has not read
@@ -322,4 +338,11 @@ def _padded(texts: Texts, pad_token: torch.Tensor | None) -> torch.Tensor:
     return texts.ids[:, : len(places)].masked_fill(places >= texts.lengths[:, None], fill)
 
 
-__all__ = ["LevelPass", "best_draft_length", "check_draft", "expected_tokens", "speculative_decoding"]
+__all__ = [
+    "LevelPass",
+    "best_draft_length",
+    "check_draft",
+    "check_draft_model",
+    "expected_tokens",
+    "speculative_decoding",
+]

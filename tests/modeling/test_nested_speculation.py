@@ -11,6 +11,7 @@ from hf_matryoshka.modeling.nested_speculation import (
     best_draft_length,
     expected_tokens,
 )
+from hf_matryoshka.modeling.onednn_layers import with_onednn_linears
 
 from .gpt_models import make, prompts
 
@@ -101,6 +102,23 @@ def test_a_level_between_verifies_and_a_cache_is_continued():
     assert torch.equal(expected, model.generate(longer, max_new_tokens=8, past_key_values=cache, draft_level="d64-l1"))
 
 
+@pytest.mark.parametrize("tokens", [None, 3])
+def test_another_model_drafts_also_for_batches(tokens):
+    model = similar()
+    ids, mask = prompts()
+    inputs = {"inputs": ids, "attention_mask": mask, "max_new_tokens": NEW}
+    plain = model.generate(**inputs)
+    for draft in (model.to_stock("d64-l2"), model.doll("d64-l1"), make("heads")):
+        assert torch.equal(plain, model.generate(**inputs, draft_model=draft, num_draft_tokens=tokens))
+    # A copy with other linear layers has one level, for which a doll drafts.
+    copied = with_onednn_linears(model, "d64-l3")
+    expected = copied.generate(**inputs)
+    drafted = copied.generate(**inputs, draft_model=model.doll("d64-l2"), num_draft_tokens=tokens)
+    assert torch.equal(expected, drafted)
+    middle = model.generate(**inputs, level="d64-l2")
+    assert torch.equal(middle, model.generate(**inputs, level="d64-l2", draft_model=model.doll("d64-l1")))
+
+
 def test_one_prompt_token_and_one_new_token():
     model = make()
     ids = torch.tensor([[7]])
@@ -174,6 +192,10 @@ def test_bad_input_is_refused():
         model.generate(ids, draft_level=0, max_new_tokens=2, num_draft_tokens=0)
     with pytest.raises(ValueError, match="draft_level and assistant_model are two ways to draft"):
         model.generate(ids, draft_level=0, assistant_model=model.doll(0))
+    with pytest.raises(ValueError, match="draft_level and draft_model are two ways to draft"):
+        model.generate(ids, draft_level=0, draft_model=model.doll(0))
+    with pytest.raises(ValueError, match="draft_model has 90 tokens and the model 100; give one of the same vocab"):
+        model.generate(ids, draft_model=make(vocab_size=90))
     with pytest.raises(ValueError, match="leave num_beams out"):
         model.generate(ids, draft_level=0, max_new_tokens=2, num_beams=2)
     with pytest.raises(ValueError, match="output_scores is not kept"):
