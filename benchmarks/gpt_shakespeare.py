@@ -18,7 +18,8 @@ Runs lie in `--work`; an interrupted call goes on. Several processes may take di
 the report is written by the call that finds all of them done.
 
 Options of the nested model, which all systems have, were chosen on the first nine tenths of the text, of which the
-last tenth was held out, with seed 0: see the comments of the config.
+last tenth was held out, with seed 0: see the comments of the config. Windows of its own for each size were only tried
+after seed 0 of `same_windows` and of the independent models had been seen on the reported split.
 """
 
 import argparse

@@ -13,7 +13,8 @@ chosen from it for a demanded share of the full quality ([`Frontier.select`]), a
 `chosen` the share of rounds with a choice (else there is an `InfeasibleConstraint`, and no promise), other than the
 full size itself; `mean_dim` the mean dimension chosen. `ours` is the selector with its default confidence, 0.95, which
 is about the quality on all queries; `ours_0.99` asks for 0.99, which leaves room for the chance that is in another
-half as well; `point_estimate` chooses in the same way by the measured share itself, without a bound.
+half as well, and was added after the results of 0.95 on these queries were seen; `point_estimate` chooses in the same
+way by the measured share itself, without a bound.
 """
 
 import argparse
