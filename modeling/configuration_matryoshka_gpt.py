@@ -92,7 +92,7 @@ class MatryoshkaGPTConfig(LevelsMixin, PreTrainedConfig):
 
     model_type = "matryoshka_gpt"
     code_map = AUTO_MAP
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = ["cache"]
 
     vocab_size: int = 32000
     hidden_size: int = 512

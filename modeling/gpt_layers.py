@@ -69,7 +69,7 @@ class MatryoshkaGPTAttention(nn.Module):
         sizes: DollSizes,
         position_embeddings: tuple[torch.Tensor, torch.Tensor] | None,
         attention_mask: torch.Tensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         cache_index: int | None = None,
         **kwargs,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -80,8 +80,8 @@ class MatryoshkaGPTAttention(nn.Module):
         value = self._heads(self.v_proj(hidden_states, groups * channels, **slots), groups, channels)
         if position_embeddings is not None:
             query, key = rotate_pairs(query, *position_embeddings), rotate_pairs(key, *position_embeddings)
-        if past_key_values is not None:
-            key, value = past_key_values.update(key, value, self.layer_idx if cache_index is None else cache_index)
+        if cache is not None:
+            key, value = cache.update(key, value, self.layer_idx if cache_index is None else cache_index)
         attention = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         dropout = self.attention_dropout if self.training else 0.0
         output, weights = attention(

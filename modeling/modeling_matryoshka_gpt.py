@@ -32,7 +32,7 @@ class MatryoshkaGPTPreTrainedModel(NestedModelMixin, PreTrainedModel):
     base_model_prefix = "model"
     supports_gradient_checkpointing = True
     _no_split_modules = ["MatryoshkaGPTDecoderLayer"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["cache"]
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_flex_attn = True
@@ -277,7 +277,7 @@ class MatryoshkaGPTModel(MatryoshkaGPTPreTrainedModel):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         use_cache: bool | None = None,
         level: int | str | None = None,
@@ -285,7 +285,7 @@ class MatryoshkaGPTModel(MatryoshkaGPTPreTrainedModel):
     ) -> BaseModelOutputWithPast:
         """
         Args:
-            input_ids (`torch.LongTensor` of shape `(batch, length)`), attention_mask, position_ids, past_key_values,
+            input_ids (`torch.LongTensor` of shape `(batch, length)`), attention_mask, position_ids, cache,
                 use_cache: As in `LlamaModel`; keys and values are those of one level.
             inputs_embeds (`torch.Tensor` of shape `(batch, length, hidden)`, *optional*): Instead of `input_ids`; of a
                 smaller level its leading channels are read.
@@ -305,16 +305,16 @@ class MatryoshkaGPTModel(MatryoshkaGPTPreTrainedModel):
             hidden = self.embed_tokens(input_ids, sizes.hidden, **own)
         else:
             hidden = inputs_embeds[..., sizes.slot * sizes.hidden : (sizes.slot + 1) * sizes.hidden]
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=self.config)
+        if use_cache and cache is None:
+            cache = DynamicCache(config=self.config)
         if position_ids is None:
-            seen = 0 if past_key_values is None else past_key_values.get_seq_length()
+            seen = 0 if cache is None else cache.get_seq_length()
             position_ids = (torch.arange(hidden.shape[1], device=hidden.device) + seen)[None]
         mask = create_causal_mask(
             config=self.config,
             inputs_embeds=hidden,
             attention_mask=attention_mask,
-            past_key_values=past_key_values,
+            cache=cache,
             position_ids=position_ids,
         )
         rotations = None
@@ -328,11 +328,11 @@ class MatryoshkaGPTModel(MatryoshkaGPTPreTrainedModel):
                 sizes,
                 position_embeddings=rotations,
                 attention_mask=mask,
-                past_key_values=past_key_values,
+                cache=cache,
                 cache_index=place,
                 **kwargs,
             )
-        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden, **own), past_key_values=past_key_values)
+        return BaseModelOutputWithPast(last_hidden_state=self.norm(hidden, **own), cache=cache)
 
 
 class MatryoshkaGPTForCausalLM(MatryoshkaGPTPreTrainedModel, GenerationMixin):
@@ -401,7 +401,7 @@ class MatryoshkaGPTForCausalLM(MatryoshkaGPTPreTrainedModel, GenerationMixin):
         input_ids: torch.LongTensor | None = None,
         attention_mask: torch.Tensor | None = None,
         position_ids: torch.LongTensor | None = None,
-        past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         inputs_embeds: torch.Tensor | None = None,
         labels: torch.LongTensor | None = None,
         use_cache: bool | None = None,
@@ -429,7 +429,7 @@ class MatryoshkaGPTForCausalLM(MatryoshkaGPTPreTrainedModel, GenerationMixin):
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=cache,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             level=level,
@@ -446,7 +446,7 @@ class MatryoshkaGPTForCausalLM(MatryoshkaGPTPreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=outputs.past_key_values,
+            cache=outputs.cache,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )

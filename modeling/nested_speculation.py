@@ -48,7 +48,7 @@ class LevelPass:
             input_ids=input_ids,
             attention_mask=None if whole else self.seen.long(),
             position_ids=positions,
-            past_key_values=self.cache,
+            cache=self.cache,
             use_cache=True,
             logits_to_keep=logits_to_keep,
             **self.level,
@@ -190,7 +190,7 @@ def speculative_decoding(
 
     Returns:
         `torch.LongTensor` of shape `(batch, length)`, or with `return_dict_in_generate` its output class with
-        `sequences` and `past_key_values`.
+        `sequences` and `cache`.
 
     Raises:
         ValueError: As [`check_draft`] and [`check_draft_model`], or for outputs that are not kept.
@@ -211,7 +211,7 @@ def speculative_decoding(
             raise ValueError(f"{name} is not kept in speculative decoding; leave it or draft_level out")
     if generation_config.num_beams not in (None, 1):
         raise ValueError("draft_level needs greedy decoding or sampling; leave num_beams out")
-    given = model_kwargs.get("past_key_values")
+    given = model_kwargs.get("cache")
     cache = given if isinstance(given, DynamicCache) and given.get_seq_length() else None
     mask = model_kwargs.get("attention_mask")
     real = torch.ones_like(input_ids, dtype=torch.bool) if mask is None else mask.bool()
@@ -253,7 +253,7 @@ def speculative_decoding(
         streamer.end()
     sequences = _padded(texts, generation_config._pad_token_tensor)
     if generation_config.return_dict_in_generate:
-        return GenerateDecoderOnlyOutput(sequences=sequences, past_key_values=verifier.cache)
+        return GenerateDecoderOnlyOutput(sequences=sequences, cache=verifier.cache)
     return sequences
 
 

@@ -96,11 +96,11 @@ def _predictions(model: PreTrainedModel, texts: torch.Tensor, level: int, start:
 
 def _milliseconds(model: PreTrainedModel, texts: torch.Tensor, level: int, tokens: int, repeats: int) -> float:
     """Median time of a pass over a few tokens after a text."""
-    cache = model(texts[:1, :-tokens], level=level, use_cache=True).past_key_values
+    cache = model(texts[:1, :-tokens], level=level, use_cache=True).cache
     times = []
     for _ in range(repeats + 2):
         began = time.perf_counter()
-        model(texts[:1, -tokens:], level=level, past_key_values=cache, use_cache=True)
+        model(texts[:1, -tokens:], level=level, cache=cache, use_cache=True)
         times.append(time.perf_counter() - began)
         cache.crop(-tokens)
     return 1000 * statistics.median(times[2:])

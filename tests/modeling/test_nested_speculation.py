@@ -88,7 +88,7 @@ def test_fewer_passes_and_no_token_twice():
     out = model.generate(
         ids, max_new_tokens=NEW, draft_level="d64-l2", num_draft_tokens=4, return_dict_in_generate=True
     )
-    assert out.past_key_values.get_seq_length() <= out.sequences.shape[1] + 4
+    assert out.cache.get_seq_length() <= out.sequences.shape[1] + 4
 
 
 def test_a_level_between_verifies_and_a_cache_is_continued():
@@ -96,10 +96,10 @@ def test_a_level_between_verifies_and_a_cache_is_continued():
     ids = prompts()[0][1:]
     plain = model.generate(ids, max_new_tokens=NEW, level="d64-l2")
     assert torch.equal(plain, model.generate(ids, max_new_tokens=NEW, level="d64-l2", draft_level="d64-l1"))
-    cache = model(ids, use_cache=True).past_key_values
+    cache = model(ids, use_cache=True).cache
     longer = torch.cat([ids, torch.tensor([[5, 6, 7]])], dim=1)
     expected = model.generate(longer, max_new_tokens=8)
-    assert torch.equal(expected, model.generate(longer, max_new_tokens=8, past_key_values=cache, draft_level="d64-l1"))
+    assert torch.equal(expected, model.generate(longer, max_new_tokens=8, cache=cache, draft_level="d64-l1"))
 
 
 @pytest.mark.parametrize("tokens", [None, 3])
