@@ -74,15 +74,16 @@ class Taxonomy:
             FileNotFoundError: If there is no such file.
             ValueError: If it is no such mapping, or the groups are no taxonomy.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"taxonomy {path} does not exist")
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except yaml.YAMLError as error:
-            raise ValueError(f"taxonomy {path} is no YAML: {' '.join(str(error).split())}") from None
-        if not isinstance(values, dict):
-            raise ValueError(f"taxonomy {path} must map prefix lengths to groups of tokens")
+        return cls.from_values(read_mapping(path), path)
+
+    @classmethod
+    def from_values(cls, values: Mapping, path: str | Path) -> "Taxonomy":
+        """What such a file holds.
+
+        Raises:
+            ValueError: If it maps to no groups, or the groups are no taxonomy.
+        """
+        values = dict(values)
         refine = values.pop("refine", True)
         for width, named in values.items():
             if not isinstance(named, dict) or not all(isinstance(tokens, (list, str)) for tokens in named.values()):
@@ -93,6 +94,25 @@ class Taxonomy:
             for width, named in values.items()
         }
         return cls(groups, refine)
+
+
+def read_mapping(path: str | Path) -> dict:
+    """The mapping that a YAML file holds.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it holds something else.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"taxonomy {path} does not exist")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"taxonomy {path} is no YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"taxonomy {path} must map prefix lengths to groups of tokens")
+    return values
 
 
 def _group_of(width: int, named: Mapping[str, Sequence[str]]) -> dict[str, str]:

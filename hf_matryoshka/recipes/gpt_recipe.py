@@ -113,7 +113,10 @@ class GPTRecipe(CorpusOptions):
     )
     hierarchy: str | None = field(
         default=None,
-        metadata={"help": "YAML file of groups of tokens by prefix length, which short prefixes learn to predict."},
+        metadata={
+            "help": "YAML file of groups of tokens by prefix length, which short prefixes learn to predict: lists of "
+            "them, or depths of WordNet."
+        },
     )
     emergent_widths: list[int] | None = field(
         default=None,

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from ..data.causal_collator import CausalCollator
 from ..data.files import write_beside
-from ..data.taxonomy import Taxonomy
+from ..data.hierarchy_file import read_hierarchy
 from ..data.token_windows import Streams
 from ..evaluation.next_token import next_token_curve
 from ..evaluation.token_tree import nested_clusters
@@ -92,7 +92,7 @@ def train_gpt(
     if recipe.distil_from_base and not args.kd_weight:
         raise ValueError("distil_from_base needs kd_weight above 0: how much of a level's loss is the distillation")
     if recipe.hierarchy:
-        Taxonomy.from_yaml(recipe.hierarchy)
+        read_hierarchy(recipe.hierarchy)
     tokenizer = find_tokenizer(recipe)
     config, base = build_config(recipe, tokenizer), load_base(recipe, tokenizer)
     # What would be refused only after the texts are tokenised.
@@ -170,9 +170,7 @@ def build_trainer(recipe: GPTRecipe, tokenizer: PreTrainedTokenizerBase, **setti
     if not recipe.has_hierarchy:
         return MatryoshkaGPTTrainer(**settings)
     if recipe.hierarchy:
-        return HierarchyTrainer(
-            **settings, groups=Taxonomy.from_yaml(recipe.hierarchy).group_ids(tokenizer.get_vocab())
-        )
+        return HierarchyTrainer(**settings, groups=read_hierarchy(recipe.hierarchy).group_ids(tokenizer.get_vocab()))
     counts = dict(zip(recipe.emergent_widths, recipe.emergent_clusters, strict=True))
 
     def cluster(table: torch.Tensor) -> dict[int, torch.Tensor]:

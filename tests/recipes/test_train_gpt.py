@@ -164,6 +164,29 @@ def test_prefixes_learn_groups_of_tokens(windows, tmp_path):
     assert not torch.equal(one, two)
 
 
+def test_groups_of_words_are_cut_from_wordnet(text, tmp_path, monkeypatch):
+    synsets = {"1n": ("entity", []), "2n": ("animal", ["1n"]), "3n": ("place", ["1n"])}
+    synsets |= {"4n": ("cat", ["2n"]), "5n": ("dog", ["2n"]), "6n": ("river", ["3n"])}
+    with open(tmp_path / "synsets.jsonl", "w") as file:
+        for key, (word, above) in synsets.items():
+            file.write(json.dumps({"id": key, "lemmas": [word], "hypernyms": above}) + "\n")
+    (tmp_path / "groups.yaml").write_text(f"wordnet: {tmp_path / 'synsets.jsonl'}\ndepths: {{4: 1, 8: 2}}\n")
+    given = []
+
+    class Trainer(module.HierarchyTrainer):
+        def set_groups(self, groups):
+            given.append(groups)
+            super().set_groups(groups)
+
+    monkeypatch.setattr(module, "HierarchyTrainer", Trainer)
+    recipe = GPTRecipe(**SHAPE, texts=[text], hierarchy=str(tmp_path / "groups.yaml"), max_length=16, vocab_size=290)
+    trained = train_gpt(recipe, tmp_path / "run", TRAINING | {"max_steps": 4})
+    cat, dog, river, the = trained.tokenizer.convert_tokens_to_ids(["Ġcat", "Ġdog", "Ġriver", "Ġthe"])
+    coarse, fine = (given[0][width].tolist() for width in (4, 8))
+    assert coarse[cat] == coarse[dog] != coarse[river] != coarse[the] and fine[cat] != fine[dog]
+    assert len(set(coarse)) == 3 and len(set(fine)) == 4
+
+
 @pytest.fixture
 def fractal(tmp_path):
     texts = []
