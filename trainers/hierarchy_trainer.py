@@ -60,9 +60,9 @@ class HierarchyTrainer(MatryoshkaGPTTrainer):
         outputs: dict[int, CausalLMOutputWithPast],
         shared: CausalLMOutputWithPast | None = None,
     ) -> dict[str, torch.Tensor]:
-        """The losses of the prefixes, in steps that compute the largest level."""
+        """The losses of the prefixes, in steps that compute the largest level, from `hierarchy_start_step` on."""
         full = len(self.levels) - 1
-        if not model.training or full not in outputs:
+        if not model.training or full not in outputs or self.state.global_step < self.args.hierarchy_start_step:
             return {}
         if self.args.split_batch:
             inputs = self._own_rows(inputs, full)
@@ -79,8 +79,9 @@ class HierarchyTrainer(MatryoshkaGPTTrainer):
 
 
 class EmergentGroups(TrainerCallback):
-    """Replaces the groups of a [`HierarchyTrainer`] by clusters of the token embeddings, every
-    `hierarchy_refresh_steps` steps.
+    """Replaces the groups of a [`HierarchyTrainer`] by clusters of the token embeddings, at `hierarchy_start_step` and
+    every `hierarchy_refresh_steps` steps after it. So they are when a run goes on, which ends the same only if its
+    checkpoint is of such a step.
 
     Args:
         trainer ([`HierarchyTrainer`]): The trainer.
@@ -95,7 +96,8 @@ class EmergentGroups(TrainerCallback):
         self._refresh()
 
     def on_step_end(self, args, state, control, **kwargs):
-        if state.global_step % args.hierarchy_refresh_steps == 0:
+        since = state.global_step - args.hierarchy_start_step
+        if since >= 0 and since % args.hierarchy_refresh_steps == 0:
             self._refresh()
 
     def _refresh(self) -> None:

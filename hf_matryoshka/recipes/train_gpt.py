@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -171,15 +172,32 @@ def build_trainer(recipe: GPTRecipe, tokenizer: PreTrainedTokenizerBase, **setti
         return MatryoshkaGPTTrainer(**settings)
     if recipe.hierarchy:
         return HierarchyTrainer(**settings, groups=read_hierarchy(recipe.hierarchy).group_ids(tokenizer.get_vocab()))
-    counts = dict(zip(recipe.emergent_widths, recipe.emergent_clusters, strict=True))
-
-    def cluster(table: torch.Tensor) -> dict[int, torch.Tensor]:
-        return {width: torch.from_numpy(ids) for width, ids in nested_clusters(table, counts).items()}
-
+    cluster = clustering(recipe, tokenizer, settings["args"])
     start = cluster(settings["model"].get_input_embeddings().weight.detach().float().cpu())
     trainer = HierarchyTrainer(**settings, groups=start)
     trainer.add_callback(EmergentGroups(trainer, cluster))
     return trainer
+
+
+def clustering(
+    recipe: GPTRecipe, tokenizer: PreTrainedTokenizerBase, args: HierarchyTrainingArguments
+) -> Callable[[torch.Tensor], dict[int, torch.Tensor]]:
+    """How groups emerge from embeddings of shape `(vocab_size, hidden)`; special tokens, which no text has, are a
+    group of their own."""
+    counts = dict(zip(recipe.emergent_widths, recipe.emergent_clusters, strict=True))
+    special = set(tokenizer.all_special_ids)
+
+    def cluster(table: torch.Tensor) -> dict[int, torch.Tensor]:
+        tokens = [number for number in range(len(table)) if number not in special]
+        tree_width = table.shape[1] if args.hierarchy_tree == "whole" else None
+        found = nested_clusters(table[tokens], counts, args.hierarchy_linkage, tree_width, args.hierarchy_centre)
+        groups = {}
+        for width, ids in found.items():
+            groups[width] = torch.full((len(table),), int(ids.max()) + 1)
+            groups[width][tokens] = torch.from_numpy(ids).to(groups[width].dtype)
+        return groups
+
+    return cluster
 
 
 class StreamTrainer(FractalTrainer):

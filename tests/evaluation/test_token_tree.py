@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from scipy.cluster.hierarchy import linkage
+from scipy.cluster.hierarchy import fcluster, linkage
 
 from hf_matryoshka.evaluation.hierarchy_metrics import (
     adjusted_rand_index,
@@ -58,6 +58,25 @@ def test_distances_are_cosine_of_the_prefix():
     assert prefix_linkage(table, 2)[0, :2].tolist() == [0, 1]
     with pytest.raises(ValueError, match="width 4 is not between 1 and the 3 columns"):
         prefix_distances(table, 4)
+
+
+def test_ward_joins_unit_rows():
+    table = torch.randn(30, 6, generator=torch.Generator().manual_seed(2))
+    rows = torch.nn.functional.normalize(table[:, :4].double(), dim=-1).numpy()
+    np.testing.assert_allclose(prefix_linkage(table, 4, "ward"), linkage(rows, "ward"), atol=1e-9)
+    centred = table - table.mean(0)
+    np.testing.assert_allclose(prefix_distances(table + 5, 4, centre=True), prefix_distances(centred, 4), atol=1e-5)
+    with pytest.raises(ValueError, match="linkage 'median' does not exist; choose one of average, complete"):
+        prefix_linkage(table, 4, "median")
+
+
+@pytest.mark.parametrize("method", ["average", "complete", "ward"])
+def test_one_tree_is_cut_for_all_lengths(method):
+    table = torch.randn(30, 6, generator=torch.Generator().manual_seed(3))
+    found = nested_clusters(table, {1: 3, 2: 7, 4: 7}, method, tree_width=6, centre=True)
+    tree = prefix_linkage(table, 6, method, centre=True)
+    for width, count in ((1, 3), (2, 7), (4, 7)):
+        assert adjusted_rand_index(found[width], fcluster(tree, count, "maxclust")) == 1
 
 
 def test_clusters_by_density_leave_noise_alone():

@@ -160,6 +160,12 @@ def test_prefixes_learn_groups_of_tokens(windows, tmp_path):
     settings = TRAINING | {"max_steps": 10, "hierarchy_refresh_steps": 4, "hierarchy_weight": 0.5}
     emerged = train_gpt(replace(windows, **clusters), tmp_path / "emerged", settings)
     assert emerged.report["after"]["d16"] < emerged.report["before"]["d16"]
+    recipe = replace(windows, **clusters)
+    cluster = module.clustering(recipe, emerged.tokenizer, module.gpt_arguments(tmp_path, recipe, {}))
+    groups = cluster(emerged.model.get_input_embeddings().weight.detach())
+    special = emerged.tokenizer.all_special_ids
+    assert len(special) == 2 and groups[4].unique().tolist() == [0, 1, 2] and (groups[8] == 4).sum() == 2
+    assert groups[4][special].tolist() == [2, 2] and groups[8][special].tolist() == [4, 4]
     one, two = (trained.model.get_input_embeddings().weight for trained in (imposed, emerged))
     assert not torch.equal(one, two)
 

@@ -81,6 +81,20 @@ def test_groups_emerge_anew_every_so_many_steps(tmp_path):
     assert list(built.groups) == [8]
 
 
+def test_nothing_is_learned_of_groups_before_they_are_there(tmp_path):
+    options = {"max_steps": 5, "hierarchy_refresh_steps": 2, "hierarchy_start_step": 3}
+    built, seen = build(tmp_path, **options), []
+
+    def cluster(table):
+        seen.append(built.state.global_step)
+        return {8: torch.arange(100) % 3}
+
+    built.add_callback(EmergentGroups(built, cluster))
+    built.train()
+    assert seen == [0, 3, 5]
+    assert ["hierarchy_8" in entry for entry in built.state.log_history[:5]] == [False, False, False, True, True]
+
+
 def test_prefixes_learn_their_groups(tmp_path):
     built = build(tmp_path, max_steps=30, learning_rate=0.01, hierarchy_weight=1.0)
     built.train()
@@ -97,6 +111,9 @@ def test_prefixes_learn_their_groups(tmp_path):
         ({"hierarchy_weight": 0}, "hierarchy_weight must be positive, but is 0"),
         ({"hierarchy_targets": "hard"}, "hierarchy_targets 'hard' does not exist; choose one of marginal, soft"),
         ({"hierarchy_refresh_steps": 0}, "hierarchy_refresh_steps must be at least 1"),
+        ({"hierarchy_start_step": -1}, "hierarchy_start_step must not be negative, but is -1"),
+        ({"hierarchy_linkage": "median"}, "hierarchy_linkage 'median' does not exist; choose one of average, comp"),
+        ({"hierarchy_tree": "half"}, "hierarchy_tree 'half' does not exist; choose one of whole, prefix"),
     ],
 )
 def test_bad_input_is_refused(options, message, tmp_path):
