@@ -73,7 +73,7 @@ def embed_texts(
         ValueError: if `texts` is no sequence of strings or is empty, or if the model gives NaN or inf.
         OSError: if the cache cannot be written, or a model that is named cannot be loaded.
     """
-    _check_texts(texts, name)
+    check_texts(texts, name)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     root = ensure_writable_folder(default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser())
@@ -102,7 +102,8 @@ def embed_texts(
     return np.concatenate([chunks[start] for start, _ in _chunk_bounds(len(texts))])
 
 
-def _check_texts(texts: Sequence[str], name: str) -> None:
+def check_texts(texts: Sequence[str], name: str) -> None:
+    """Raise `ValueError` unless they are a sequence of strings, and not an empty one."""
     if isinstance(texts, str):
         raise ValueError(f"{name} must be a list of strings, got one string")
     if len(texts) == 0:
