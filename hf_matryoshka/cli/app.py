@@ -8,6 +8,7 @@ from . import (
     certify,
     combine,
     cosine_maps,
+    dendrograms,
     embed,
     evaluate,
     export,
@@ -34,6 +35,7 @@ app.command()(ablate.ablate)
 app.command()(certify.certify)
 app.command()(combine.combine)
 app.command()(cosine_maps.cosine_maps)
+app.command()(dendrograms.dendrograms)
 app.command()(embed.embed)
 app.command()(evaluate.evaluate)
 app.command(cls=export.BudgetsCommand)(export.export)

@@ -11,10 +11,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.files import write_beside
-
-
-# More tokens than this cannot be told apart in a picture.
-MAX_TOKENS = 128
+from .shown_tokens import shown_tokens
 
 
 @torch.no_grad()
@@ -63,24 +60,15 @@ def plot_cosine_maps(
     Raises:
         ValueError: If a token is not in the vocabulary, or a width is larger than the embeddings.
     """
-    vocabulary, table = tokenizer.get_vocab(), model.get_input_embeddings().weight.detach().cpu()
-    if tokens is None:
-        special = set(tokenizer.all_special_tokens)
-        tokens = [name for name in sorted(vocabulary, key=vocabulary.get) if name not in special][:MAX_TOKENS]
-    for token in tokens:
-        if token not in vocabulary:
-            raise ValueError(f"token {token!r} is not in the vocabulary of {len(vocabulary)} tokens")
-    if widths is None:
-        widths = sorted(set(getattr(model.config, "doll_sizes", [table.shape[1]])))
-    rows = table[[vocabulary[token] for token in tokens]]
-    maps = [prefix_cosines(rows, width) for width in widths]
+    shown = shown_tokens(model, tokenizer, widths, tokens)
+    names = shown.names
+    maps = [prefix_cosines(shown.rows, width) for width in shown.widths]
     # Objects only, never pyplot: plotting in a server or a test leaves no global state behind.
-    side = max(3.0, 0.11 * len(tokens))
+    side = max(3.0, 0.11 * len(names))
     figure = Figure(figsize=(side * len(maps) + 1, side + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
-    names = [repr(token)[1:-1] for token in tokens]
     image = None
-    for number, (width, found) in enumerate(zip(widths, maps, strict=True)):
+    for number, (width, found) in enumerate(zip(shown.widths, maps, strict=True)):
         axes = figure.add_subplot(1, len(maps), number + 1)
         image = axes.imshow(found.numpy(), vmin=-1, vmax=1, cmap="RdBu_r", interpolation="nearest")
         axes.set_title(f"first {width} dimensions")

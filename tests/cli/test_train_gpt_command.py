@@ -54,6 +54,9 @@ def test_train_export_draw_and_refuse(command, tmp_path):
     status, output, error = command("cosine-maps", run, tmp_path / "maps.png", "--widths", "4,32")
     assert status == 0, error
     assert (tmp_path / "maps.png").stat().st_size > 1000
+    status, output, error = command("dendrograms", run, tmp_path / "trees.png", "--widths", "4,32", "--clusters", 3)
+    assert status == 0, error
+    assert output.strip() == str(tmp_path / "trees.png") and (tmp_path / "trees.png").stat().st_size > 1000
     bench = ("bench", "gpt", run, "--text", text, "--prompts", 2, "--prompt-tokens", 9, "--max-new-tokens", 12)
     status, output, error = command(*bench, "--json")
     assert status == 0, error
@@ -69,6 +72,8 @@ def test_train_export_draw_and_refuse(command, tmp_path):
         (["train", "gpt", tmp_path / "a", *options, "--doll_sizes", 12, 32], "doll size 12 of 32 does not fit"),
         (["train", "gpt", tmp_path / "a", "--rows", "windows"], "give exactly one of texts, dataset_name and"),
         (["cosine-maps", tmp_path, tmp_path / "b.png"], "holds no decoder with a tokenizer"),
+        (["dendrograms", tmp_path, tmp_path / "b.png"], "holds no decoder with a tokenizer"),
+        (["dendrograms", run, tmp_path / "b.png", "--linkage", "median"], "linkage 'median' does not exist"),
         (["export", run, tmp_path / "c", "--budgets", "d20"], "level 'd20' was not trained; the levels of"),
     ):
         status, _, error = command(*arguments)
