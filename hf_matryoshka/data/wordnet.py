@@ -28,7 +28,8 @@ class WordNetNouns:
     """The nouns of WordNet (Miller 1995), as one tree: each synset below the first of its hypernyms.
 
     The file has no frequencies of meanings. A word means that one of its synsets which has the most synsets below it,
-    and the first of equal ones: `dog` the animal and not the sausage, `bank` the institution.
+    and of equal ones the first that begins with the word: `dog` the animal and not the sausage, `bank` the institution,
+    `three` the number and not the trey of a deck.
 
     Args:
         path (`str` or `Path`): Folder with `synsets.jsonl.gz`, or such a file: JSON lines with `id` (nouns end in
@@ -43,7 +44,7 @@ class WordNetNouns:
         path = find_synsets(path)
         self.names: dict[str, str] = {}
         self.parents: dict[str, str | None] = {}
-        lemmas: dict[str, list[str]] = {}
+        lemmas: dict[str, list[tuple[str, bool]]] = {}
         opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
         with opened as lines:
             for number, line in enumerate(lines, start=1):
@@ -57,7 +58,7 @@ class WordNetNouns:
                     self.names[key] = name
                     self.parents[key] = above[0] if above else None
                     for word in words:
-                        lemmas.setdefault(word, []).append(key)
+                        lemmas.setdefault(word, []).append((key, word == words[0]))
         if not self.names:
             raise ValueError(f"{path} has no nouns: no id ends in n")
         below: Counter[str] = Counter()
@@ -65,7 +66,9 @@ class WordNetNouns:
             if parent is not None and parent not in self.parents:
                 raise ValueError(f"hypernym {parent} of synset {key} is not in {path}")
             below.update(self.path(key))
-        self.meanings = {word: max(keys, key=below.__getitem__) for word, keys in lemmas.items()}
+        self.meanings = {
+            word: max(found, key=lambda meaning: (below[meaning[0]], meaning[1]))[0] for word, found in lemmas.items()
+        }
 
     def path(self, key: str) -> list[str]:
         """The synsets from the root down to one."""
@@ -173,7 +176,8 @@ def find_synsets(path: str | Path) -> Path:
 def whole_words(vocabulary: Mapping[str, int]) -> dict[str, str]:
     """The tokens that begin a word, of at least three letters, and that word, in the order of their ids.
 
-    Where tokens have a mark for the beginning of a word, those without are pieces; so are those with `##`.
+    Where tokens have a mark for the beginning of a word, those without are pieces; so are those with `##`. Whether a
+    token with the mark is all of a word in a text cannot be seen here (`Ġcon` of `Ġcon` `tain`).
     """
     marked = any(token.startswith(BEGINNINGS) and len(token) > 1 for token in vocabulary)
     found = {}

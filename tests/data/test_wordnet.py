@@ -17,10 +17,12 @@ SYNSETS = (
     ("1n", ["entity"], []),
     ("2n", ["animal"], ["1n"]),
     ("3n", ["food"], ["1n"]),
-    # The first meaning in the file has nothing below it, and its second hypernym does not count.
+    # Of `dog` the first meaning in the file has nothing below it, and its second hypernym does not count; of `bass`
+    # both have nothing, and the second begins with it.
     ("4n", ["sausage", "dog"], ["3n", "2n"]),
     ("5n", ["dog", "hound"], ["2n"]),
     ("6n", ["puppy"], ["5n"]),
+    ("11n", ["singer", "bass"], ["3n"]),
     ("7n", ["bass"], ["2n"]),
     ("8n", ["Paris"], ["1n"]),
     ("9n", ["in", "inch"], ["1n"]),
