@@ -28,8 +28,8 @@ class WordNetNouns:
     """The nouns of WordNet (Miller 1995), as one tree: each synset below the first of its hypernyms.
 
     The file has no frequencies of meanings. A word means that one of its synsets which has the most synsets below it,
-    and of equal ones the first that begins with the word: `dog` the animal and not the sausage, `bank` the institution,
-    `three` the number and not the trey of a deck.
+    and of equal ones the first that is named by the word: `dog` the animal and not the sausage, `bank` the
+    institution, `three` the number and not the trey of a deck.
 
     Args:
         path (`str` or `Path`): Folder with `synsets.jsonl.gz`, or such a file: JSON lines with `id` (nouns end in
