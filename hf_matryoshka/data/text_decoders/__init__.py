@@ -1,0 +1,1 @@
+"""Embeddings to texts: from a corpus, or with vec2text."""
