@@ -16,6 +16,7 @@ from .configuration_delta_bert import DeltaBertConfig
 from .configuration_delta_modernbert import DeltaModernBertConfig
 from .configuration_fractalformer import FractalFormerConfig
 from .configuration_matryoshka_adaptor import MatryoshkaAdaptorConfig
+from .configuration_matryoshka_funnel import MatryoshkaFunnelConfig
 from .configuration_matryoshka_gpt import MatryoshkaGPTConfig
 from .configuration_matryoshka_mamba import MatryoshkaMambaConfig
 from .modeling_delta_bert import DeltaBertForMaskedLM, DeltaBertForSequenceClassification, DeltaBertModel
@@ -26,6 +27,7 @@ from .modeling_delta_modernbert import (
 )
 from .modeling_fractalformer import FractalFormerForCausalLM, FractalFormerModel
 from .modeling_matryoshka_adaptor import MatryoshkaAdaptorModel
+from .modeling_matryoshka_funnel import MatryoshkaFunnelModel
 from .modeling_matryoshka_gpt import MatryoshkaGPTForCausalLM, MatryoshkaGPTModel
 from .modeling_matryoshka_mamba import MatryoshkaMambaModel
 
@@ -48,6 +50,8 @@ AutoModelForCausalLM.register(MatryoshkaGPTConfig, MatryoshkaGPTForCausalLM)
 AutoConfig.register(FractalFormerConfig.model_type, FractalFormerConfig)
 AutoModel.register(FractalFormerConfig, FractalFormerModel)
 AutoModelForCausalLM.register(FractalFormerConfig, FractalFormerForCausalLM)
+AutoConfig.register(MatryoshkaFunnelConfig.model_type, MatryoshkaFunnelConfig)
+AutoModel.register(MatryoshkaFunnelConfig, MatryoshkaFunnelModel)
 
 __all__ = [
     "DeltaBertConfig",
@@ -63,6 +67,8 @@ __all__ = [
     "FractalFormerModel",
     "MatryoshkaAdaptorConfig",
     "MatryoshkaAdaptorModel",
+    "MatryoshkaFunnelConfig",
+    "MatryoshkaFunnelModel",
     "MatryoshkaGPTConfig",
     "MatryoshkaGPTForCausalLM",
     "MatryoshkaGPTModel",

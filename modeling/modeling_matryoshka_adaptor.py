@@ -12,7 +12,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_matryoshka_adaptor import MatryoshkaAdaptorConfig
 from .levels import resolve_matryoshka_dim
-from .nested_layers import NestedLinear
+from .nested_layers import NestedLinear, ZeroStartLinear
 from .nested_model import NestedModelMixin
 
 
@@ -27,12 +27,8 @@ class MatryoshkaAdaptorOutput(ModelOutput):
     embeddings: torch.FloatTensor | None = None
 
 
-# Two classes, because `_init_weights` never sees a custom module that holds no weights of its own: transformers takes
-# it for initialised. What a layer starts as must therefore be said by the layer itself.
-class ZeroStartLinear(NestedLinear):
-    """A nested linear layer that starts at zero."""
-
-
+# A class of its own, because `_init_weights` never sees a custom module that holds no weights of its own: transformers
+# takes it for initialised. What a layer starts as must therefore be said by the layer itself.
 class IdentityStartLinear(NestedLinear):
     """A nested linear layer without bias that starts as the (leading part of the) identity."""
 

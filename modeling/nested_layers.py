@@ -44,6 +44,14 @@ class NestedLinear(nn.Linear):
         return tensor[:rows]
 
 
+class ZeroStartLinear(NestedLinear):
+    """A nested linear layer that starts at zero.
+
+    What a layer starts as is said by its class: `_init_weights` of a model never sees a module that holds no weights
+    of its own. The model's `_init_weights` sets the weight.
+    """
+
+
 class NestedBlockLinear(NestedLinear):
     """Several linear layers of equal shape in one weight, one below the other, each cut to its own leading rows.
 
