@@ -70,7 +70,7 @@ def test_the_rooms_import_one_way():
         "modeling": set(),
         "trainers": {"modeling"},
         "data": {"modeling"},
-        "surgery": {"modeling"},
+        "surgery": {"modeling", "data"},
         "evaluation": {"modeling", "data"},
         "hub": {"modeling", "data", "evaluation", "hub_cards"},
         "recipes": {"modeling", "data", "trainers", "surgery", "evaluation", "hub"},

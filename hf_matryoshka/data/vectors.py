@@ -78,7 +78,8 @@ def load_vectors(path: str | Path, width: int | None = None) -> np.ndarray:
     check_vectors_path(path)
     if path.suffix == ".npy":
         try:
-            array = np.load(path, allow_pickle=False)
+            # Mapped, not read: as of an Arrow file, only what is used comes into memory.
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError) as error:
             raise ValueError(f"{path} is not a plain .npy array of numbers ({error})") from error
         return check_vectors(array, width, name=str(path))
