@@ -16,7 +16,7 @@ KINDS = ("query", "document")
 
 def unit(vectors: np.ndarray) -> np.ndarray:
     """Rows scaled to unit length; rows of zeros stay."""
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+    norms = np.linalg.norm(vectors, axis=-1, keepdims=True)
     return (vectors / np.where(norms > 0, norms, 1)).astype(np.float32, copy=False)
 
 
