@@ -9,23 +9,26 @@ from ..recipes.adaptor_recipe import AdaptorRecipe
 from ..recipes.delta_embedding_recipe import DeltaEmbeddingRecipe
 from ..recipes.delta_recipe import DeltaRecipe
 from ..recipes.fractal_recipe import FractalRecipe
+from ..recipes.funnel_recipe import FunnelRecipe
 from ..recipes.gpt_recipe import GPTRecipe
 from ..recipes.mamba_recipe import MambaRecipe
 from .options import JsonFlag, lists_command, load_yaml, print_json, with_flags
 from .train_delta import train_delta
+from .train_funnel import train_funnel
 from .train_gpt import train_fractal, train_gpt
 from .train_mamba import train_mamba
 from .training_flags import training_flags
 
 
 def add_training_commands(group: typer.Typer) -> None:
-    """`train adaptor`, `delta`, `fractal`, `gpt`, `mamba`, with a flag for every field of the recipe and, read by
-    transformers' own parser, for every training argument."""
+    """`train adaptor`, `delta`, `fractal`, `funnel`, `gpt`, `mamba`, with a flag for every field of the recipe and,
+    read by transformers' own parser, for every training argument."""
     context = {"allow_extra_args": True, "ignore_unknown_options": True}
     for name, command, recipes in (
         ("adaptor", train_adaptor, [AdaptorRecipe]),
         ("delta", train_delta, [DeltaRecipe, DeltaEmbeddingRecipe]),
         ("fractal", train_fractal, [FractalRecipe]),
+        ("funnel", train_funnel, [FunnelRecipe]),
         ("gpt", train_gpt, [GPTRecipe]),
         ("mamba", train_mamba, [MambaRecipe]),
     ):

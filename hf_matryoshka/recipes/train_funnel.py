@@ -1,0 +1,211 @@
+"""Training a funnel from texts, or from embeddings that are there already."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from huggingface_hub.errors import StrictDataclassError
+
+from ..data.convention_encoders import load_encoder
+from ..data.embedding_conventions import check_lengths
+from ..data.embedding_rows import CHUNK, EmbeddingRows, collate_rows, split_rows
+from ..data.files import write_beside
+from ..data.vectors import load_vectors
+from ..evaluation.reconstruction import funnel_curve, linear_codes, linear_curve
+from ..modeling import MatryoshkaFunnelConfig, MatryoshkaFunnelModel
+from ..surgery.funnel_gates import choose_gates, fit_first_stage
+from ..surgery.funnel_init import init_funnel
+from ..trainers.funnel_arguments import FunnelTrainingArguments
+from ..trainers.funnel_trainer import FunnelTrainer
+from ..trainers.level_sampler import LevelSampler
+from .distillation_texts import gather_texts
+from .funnel_recipe import FunnelRecipe
+from .run_folder import CURVE_FILE, open_run
+from .teacher_embeddings import teacher_embeddings
+from .training_run import check_texts_a_step, run_arguments, run_training
+
+
+DEFAULTS = {
+    "max_steps": 5000,
+    "per_device_train_batch_size": 1024,
+    "per_device_eval_batch_size": 4096,
+    "learning_rate": 1e-3,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.05,
+    "weight_decay": 0.01,
+}
+# Embeddings that the linear codes of the report are fitted on at most: more change no digit that is shown.
+MAX_LINEAR_ROWS = 200_000
+
+
+@dataclass
+class TrainedFunnel:
+    """A funnel and how it came about.
+
+    Args:
+        model ([`MatryoshkaFunnelModel`]): The funnel, in evaluation mode.
+        report (`dict`): Steps, seconds, parameters, validation losses before and after, the chosen gates, and the mean
+            reconstruction cosine of test embeddings at each level, beside that of linear codes.
+    """
+
+    model: MatryoshkaFunnelModel
+    report: dict[str, Any]
+
+
+def train_funnel(
+    recipe: FunnelRecipe,
+    output_dir: str | Path,
+    training: dict[str, Any] | None = None,
+    overwrite: bool = False,
+) -> TrainedFunnel:
+    """Trains a funnel; an interrupted call with the same arguments goes on.
+
+    The embeddings are split at random into training, validation and test ones. The funnel starts from the principal
+    components of the training ones ([`init_funnel`]); gates are chosen on the validation ones.
+
+    Args:
+        recipe ([`FunnelRecipe`]):
+            What to train on, and which model.
+        output_dir (`str` or `Path`):
+            Gets `model/`, `training.json` (the report), `curve.json` (reconstruction of the test embeddings at each
+            level, beside PCA) and the checkpoints.
+        training (`dict`, *optional*):
+            Further [`FunnelTrainingArguments`].
+        overwrite (`bool`, *optional*, defaults to `False`):
+            Whether to delete another run that lies in `output_dir`.
+
+    Returns:
+        [`TrainedFunnel`].
+
+    Raises:
+        ValueError: If an argument has no valid value, the embeddings do not fit the funnel or their convention, there
+            are too few, or `output_dir` holds another run.
+        OSError: If something cannot be read, or `output_dir` cannot be written.
+    """
+    training = dict(training or {})
+    args = run_arguments(FunnelTrainingArguments, Path(output_dir) / "checkpoints", recipe, training, **DEFAULTS)
+    base = load_funnel(recipe.funnel_path) if recipe.funnel_path else None
+    vectors, texts = None, []
+    if recipe.vectors is not None:
+        vectors = load_vectors(recipe.vectors)
+        check_lengths(vectors[:CHUNK], recipe.embedding_convention)
+        width, count = vectors.shape[1], len(vectors)
+    else:
+        encoder = load_encoder(recipe.base_model_path, recipe.embedding_convention, device=str(args.device))
+        encoder.max_seq_length = min(recipe.max_length, encoder.max_seq_length or recipe.max_length)
+        texts = gather_texts(recipe)
+        width, count = encoder.get_embedding_dimension(), len(texts)
+    config = base.config if base else build_config(recipe, width)
+    if config.embedding_dim != width:
+        raise ValueError(
+            f"{recipe.funnel_path} is a funnel of embeddings of width {config.embedding_dim}, but these have {width}"
+        )
+    if base and config.embedding_convention != recipe.embedding_convention:
+        raise ValueError(
+            f"{recipe.funnel_path} was trained on embeddings of the convention {config.embedding_convention!r}, not "
+            f"{recipe.embedding_convention!r}"
+        )
+    # What the trainer would refuse only after the work before it.
+    LevelSampler(len(config.levels), args)
+    check_texts_a_step(args, count - round(count * recipe.validation_fraction) - round(count * recipe.test_fraction))
+    folder = open_run(output_dir, _run_key(recipe, training, vectors, texts), overwrite)
+    if (folder / "training.json").is_file():
+        return load_run(folder)
+
+    if vectors is None:
+        vectors = teacher_embeddings(encoder, texts, progress=not args.disable_tqdm)
+    rows, held_out, test = split_rows(vectors, (recipe.validation_fraction, recipe.test_fraction), recipe.seed)
+    model = base or init_funnel(rows, config, recipe.seed)
+    trainer = FunnelTrainer(
+        model=model.train(),
+        args=args,
+        train_dataset=rows,
+        eval_dataset=held_out if len(held_out) else None,
+        data_collator=collate_rows,
+    )
+    report = {"recipe": asdict(recipe), "training": training}
+    report |= {"embeddings": {"train": len(rows), "validation": len(held_out), "test": len(test)}}
+    report |= {"parameters": sum(tensor.numel() for tensor in model.parameters())}
+    report |= run_training(trainer, "funnel")
+    model = trainer.accelerator.unwrap_model(trainer.model).eval()
+    fit_first_stage(model, rows)
+    if recipe.choose_gates and config.kind == "residual" and len(held_out):
+        report["gates"] = choose_gates(model, held_out)
+    if len(test):
+        report["reconstruction"] = _reconstruction(model, rows, test, folder / CURVE_FILE)
+    shutil.rmtree(folder / "model", ignore_errors=True)
+    with write_beside(folder / "model") as temporary:
+        model.save_pretrained(temporary)
+    with write_beside(folder / "training.json") as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    return TrainedFunnel(model.cpu(), report)
+
+
+def build_config(recipe: FunnelRecipe, width: int) -> MatryoshkaFunnelConfig:
+    """The config of a recipe, for embeddings of this width.
+
+    Raises:
+        ValueError: If sizes do not fit together.
+    """
+    options = recipe.shape() | {
+        "embedding_dim": width,
+        "embedding_convention": recipe.embedding_convention,
+        "base_model": recipe.base_model_path,
+    }
+    try:
+        if recipe.preset is not None:
+            return MatryoshkaFunnelConfig.from_preset(recipe.preset, **options)
+        return MatryoshkaFunnelConfig(**options)
+    except StrictDataclassError as error:
+        raise ValueError(str(error.__cause__ or error)) from error
+
+
+def load_funnel(path: str) -> MatryoshkaFunnelModel:
+    """A trained funnel.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If the folder holds another kind of model.
+    """
+    folder = Path(path) / "model" if (Path(path) / "model").is_dir() else Path(path)
+    if not (folder / "config.json").is_file():
+        raise FileNotFoundError(f"{path} holds no funnel; give the folder of one, or of its run")
+    found = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    if found != MatryoshkaFunnelConfig.model_type:
+        raise ValueError(f"{path} holds a model of type {found!r}, not a {MatryoshkaFunnelConfig.model_type!r}")
+    return MatryoshkaFunnelModel.from_pretrained(folder)
+
+
+def load_run(folder: Path) -> TrainedFunnel:
+    """A finished run."""
+    report = json.loads((folder / "training.json").read_text(encoding="utf-8"))
+    return TrainedFunnel(MatryoshkaFunnelModel.from_pretrained(folder / "model").eval(), report)
+
+
+def _reconstruction(
+    model: MatryoshkaFunnelModel, rows: EmbeddingRows, test: EmbeddingRows, path: Path
+) -> dict[str, dict[str, float]]:
+    """Mean cosines of the test embeddings by system and level; writes the curve."""
+    curve = funnel_curve(model, test, "test")
+    found = {"ours": dict(zip(curve.levels, curve.qualities, strict=True))}
+    if model.config.geometry == "sphere":
+        for name, code in linear_codes(EmbeddingRows(rows.vectors, rows.rows[:MAX_LINEAR_ROWS])).items():
+            own = linear_curve(model, code, name, test, "test")
+            found[name] = dict(zip(own.levels, own.qualities, strict=True))
+            if name.startswith("pca"):
+                curve.baselines[name] = own
+    curve.to_json(path)
+    return found
+
+
+def _run_key(recipe: FunnelRecipe, training: dict[str, Any], vectors: np.ndarray | None, texts: list[str]) -> str:
+    digest = hashlib.sha256(json.dumps([asdict(recipe), training], sort_keys=True, default=str).encode())
+    for text in texts:
+        digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
+    for start in range(0, 0 if vectors is None else len(vectors), CHUNK):
+        digest.update(np.ascontiguousarray(vectors[start : start + CHUNK]).data)
+    return digest.hexdigest()
