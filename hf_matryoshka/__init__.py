@@ -48,6 +48,7 @@ _EXPORTS = {
     "MatryoshkaAdaptorConfig": "modeling.configuration_matryoshka_adaptor",
     "MatryoshkaAdaptorModel": "modeling.modeling_matryoshka_adaptor",
     "MambaState": "modeling.mamba_streaming",
+    "MatryoshkaFunnel": "modeling.st_matryoshka_funnel",
     "MatryoshkaFunnelConfig": "modeling.configuration_matryoshka_funnel",
     "MatryoshkaFunnelModel": "modeling.modeling_matryoshka_funnel",
     "MatryoshkaGPTConfig": "modeling.configuration_matryoshka_gpt",

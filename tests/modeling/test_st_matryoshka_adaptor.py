@@ -23,6 +23,7 @@ CODE = {
     "nested_model.py",
     "st_matryoshka_adaptor.py",
     "st_repo_code.py",
+    "st_vector_module.py",
 }
 
 
