@@ -55,6 +55,9 @@ class MatryoshkaFunnelConfig(LevelsMixin, PreTrainedConfig):
             Affine couplings of the bijection of `"flow"`.
         coupling_sizes (`list[int]`, *optional*, defaults to `[512]`):
             Hidden widths of the network of each.
+        intrinsic_dim (`int`, *optional*):
+            Dimensions of the flat space of `"flow"`, for embeddings that fill fewer than they have; by default all, on
+            the sphere one less.
         geometry (`str`, *optional*, defaults to `"sphere"`):
             `"sphere"`: only the direction of an embedding counts; decoded vectors have the length `embedding_norm`.
             `"euclidean"`: any vectors.
@@ -80,6 +83,7 @@ class MatryoshkaFunnelConfig(LevelsMixin, PreTrainedConfig):
     decoder_sizes: list[int] | tuple[int, ...] = (1024, 1024)
     num_couplings: int = 6
     coupling_sizes: list[int] | tuple[int, ...] = (512,)
+    intrinsic_dim: int | None = None
     geometry: str = "sphere"
     embedding_norm: float | int = 1.0
     embedding_convention: str | None = None
@@ -119,6 +123,14 @@ class MatryoshkaFunnelConfig(LevelsMixin, PreTrainedConfig):
     def levels(self) -> tuple[str, ...]:
         """Level names, `"d<width>"`, smallest first."""
         return tuple(f"d{dim}" for dim in self.matryoshka_dims)
+
+    @property
+    def flat_dim(self) -> int:
+        """Dimensions of the space that a latent is a part of."""
+        if self.intrinsic_dim is not None:
+            return self.intrinsic_dim
+        # The directions of vectors have one dimension less than the vectors.
+        return self.embedding_dim - (self.kind == "flow" and self.geometry == "sphere")
 
     def level_dim(self, level: int | str | None) -> int:
         """Width of the latent at a level."""
@@ -170,6 +182,11 @@ class MatryoshkaFunnelConfig(LevelsMixin, PreTrainedConfig):
     def validate_dims(self):
         if self.embedding_dim < 2:
             raise ValueError(f"embedding_dim must be at least 2, but is {self.embedding_dim}")
+        most = self.embedding_dim - (self.geometry == "sphere")
+        if self.intrinsic_dim is not None and (self.kind != "flow" or not 2 <= self.intrinsic_dim <= most):
+            raise ValueError(
+                f"intrinsic_dim is {self.intrinsic_dim}, but only a funnel of kind 'flow' has one, from 2 to {most}"
+            )
         check_matryoshka_dims(self.matryoshka_dims)
         check_matryoshka_dims(self.stage_dims)
         if self.stage_dims[: len(self.matryoshka_dims)] != self.matryoshka_dims:
@@ -178,10 +195,10 @@ class MatryoshkaFunnelConfig(LevelsMixin, PreTrainedConfig):
             )
         if self.kind == "residual" and self.stage_dims != self.matryoshka_dims:
             raise ValueError("a funnel of kind 'residual' completes no latent; leave stage_dims out")
-        # The directions of vectors have one dimension less than the vectors.
-        most = self.embedding_dim - (self.kind == "flow" and self.geometry == "sphere")
-        if self.stage_dims[-1] > most:
-            raise ValueError(f"the stages end at {self.stage_dims[-1]}, but only {most} dimensions can be encoded")
+        if self.stage_dims[-1] > self.flat_dim:
+            raise ValueError(
+                f"the stages end at {self.stage_dims[-1]}, but only {self.flat_dim} dimensions can be encoded"
+            )
 
 
 MatryoshkaFunnelConfig.register_for_auto_class()

@@ -16,47 +16,43 @@ class Chart(nn.Module):
 
     On the sphere the point is the logarithmic map at the mean direction: a unit vector at the angle t from it becomes
     a tangent vector of length t. So the density of unit vectors is one over the sphere's surface; as a density over
-    the space around it, it would have no bound.
+    the space around it, it would have no bound. Where embeddings fill fewer dimensions than they have, that sphere is
+    the part of it that they fill, on which they are projected: across it a density would have no bound, either.
     """
 
     def __init__(self, config: MatryoshkaFunnelConfig):
         super().__init__()
         self.spherical = config.geometry == "sphere"
-        width = config.embedding_dim
-        dim = width - self.spherical
+        width, dim = config.embedding_dim, config.flat_dim
         self.register_buffer("origin", torch.eye(1, width)[0] * self.spherical)
         # Rows are orthonormal, on the sphere also to the origin.
-        self.register_buffer("basis", torch.eye(width)[width - dim :])
+        self.register_buffer("basis", torch.eye(width)[self.spherical : self.spherical + dim])
         self.register_buffer("centre", torch.zeros(dim))
         self.register_buffer("scale", torch.ones(dim))
 
-    def tangents(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Vectors `(..., embedding_dim)` at the origin that lead to the embeddings."""
-        if not self.spherical:
-            return embeddings - self.origin
-        along = (embeddings * self.origin).sum(-1, keepdim=True)
-        across = embeddings - along * self.origin
-        length = across.norm(dim=-1, keepdim=True).clamp_min(1e-12)
-        return across * (torch.atan2(length, along) / length)
-
     def forward(self, embeddings: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """The points, `(..., dim)`, and the logarithm of how much the map enlarges a volume there, `(...)`."""
-        tangents = self.tangents(embeddings)
-        points = (tangents @ self.basis.T - self.centre) / self.scale
         log_det = -self.scale.log().sum()
         if self.spherical:
+            across = embeddings @ self.basis.T
+            length = across.norm(dim=-1).clamp_min(1e-12)
+            angle = torch.atan2(length, embeddings @ self.origin)
+            tangents = across * (angle / length)[..., None]
             # The exponential map shrinks volumes by (sin t / t) ** (dim - 1).
-            angle = tangents.norm(dim=-1).clamp_min(1e-6)
+            angle = angle.clamp_min(1e-6)
             log_det = log_det - (len(self.scale) - 1) * torch.log(torch.sin(angle).clamp_min(1e-6) / angle)
+        else:
+            tangents = (embeddings - self.origin) @ self.basis.T
+        points = (tangents - self.centre) / self.scale
         return points, log_det.expand(points.shape[:-1])
 
     def inverse(self, points: torch.Tensor) -> torch.Tensor:
         """The embeddings, `(..., embedding_dim)`, of points."""
-        tangents = (points * self.scale + self.centre) @ self.basis
+        tangents = points * self.scale + self.centre
         if not self.spherical:
-            return tangents + self.origin
+            return tangents @ self.basis + self.origin
         angle = tangents.norm(dim=-1, keepdim=True)
-        return torch.cos(angle) * self.origin + torch.sinc(angle / torch.pi) * tangents
+        return torch.cos(angle) * self.origin + torch.sinc(angle / torch.pi) * tangents @ self.basis
 
 
 class AffineCoupling(nn.Module):

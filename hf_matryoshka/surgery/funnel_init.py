@@ -10,12 +10,10 @@ from torch.nn import functional as F
 from ..data.embedding_rows import chunks
 from ..data.principal_components import principal_components
 from ..modeling import MatryoshkaFunnelConfig, MatryoshkaFunnelModel
-from ..modeling.funnel_flow import FlowFunnel
-from ..modeling.funnel_residual import ResidualFunnel
 
 
-# A spread below this share of the largest is noise of rounding, and would be blown up by scaling.
-LEAST_SPREAD = 1e-4
+# A spread below this share of the largest is that of a direction which the embeddings do not fill.
+LEAST_SPREAD = 1e-3
 
 
 def init_funnel(
@@ -49,34 +47,60 @@ def init_funnel(
     if config.geometry == "sphere" and "embedding_norm" not in options:
         lengths = [torch.linalg.vector_norm(chunk, dim=-1).double().sum() for chunk in chunks(embeddings)]
         config.embedding_norm = float(sum(lengths) / len(embeddings))
+    rows = _Rows(embeddings, config.geometry == "sphere")
+    start = _flow_start(config, rows) if config.kind == "flow" else {}
     torch.manual_seed(seed)
     model = MatryoshkaFunnelModel(config)
     with torch.no_grad():
-        _start(model, embeddings)
+        if config.kind == "residual":
+            start = _residual_start(config, rows)
+        for name, values in start.items():
+            model.get_buffer(f"funnel.{name}").copy_(values)
     return model.eval()
 
 
-def _start(model: MatryoshkaFunnelModel, embeddings: np.ndarray) -> None:
-    funnel, sphere = model.funnel, model.config.geometry == "sphere"
+class _Rows:
+    """Embeddings in chunks, as often as they are asked for; on the sphere of unit length."""
 
-    def rows() -> Iterator[torch.Tensor]:
-        return (F.normalize(chunk, dim=-1) if sphere else chunk for chunk in chunks(embeddings))
+    def __init__(self, embeddings: np.ndarray, sphere: bool):
+        self.embeddings, self.sphere = embeddings, sphere
 
-    if isinstance(funnel, ResidualFunnel):
-        mean, basis, spread = principal_components(rows())
-        count = model.config.latent_dim
-        funnel.mean.copy_(mean)
-        funnel.basis.copy_(basis[:count])
-        funnel.scale.copy_(spread[:count].clamp_min(LEAST_SPREAD * spread[0]))
-    elif isinstance(funnel, FlowFunnel):
-        chart = funnel.chart
-        mean = sum(chunk.double().sum(dim=0) for chunk in rows()) / len(embeddings)
-        chart.origin.copy_(F.normalize(mean, dim=0) if sphere else mean)
-        centre, basis, spread = principal_components(chart.tangents(chunk) for chunk in rows())
-        if sphere:
-            # No tangent vector has a component along the origin, which is therefore the last one.
-            basis, spread = basis[:-1], spread[:-1]
-            basis = torch.linalg.qr((basis - (basis @ chart.origin)[:, None] * chart.origin).T)[0].T
-        chart.basis.copy_(basis)
-        chart.centre.copy_(basis @ centre)
-        chart.scale.copy_(spread.clamp_min(LEAST_SPREAD * spread[0]))
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        found = chunks(self.embeddings)
+        return (F.normalize(chunk, dim=-1) for chunk in found) if self.sphere else found
+
+
+def _residual_start(config: MatryoshkaFunnelConfig, rows: _Rows) -> dict[str, torch.Tensor]:
+    mean, basis, spread = principal_components(rows)
+    scale = spread.clamp_min(LEAST_SPREAD * spread[0])
+    return {"mean": mean, "basis": basis[: config.latent_dim], "scale": scale[: config.latent_dim]}
+
+
+def _flow_start(config: MatryoshkaFunnelConfig, rows: _Rows) -> dict[str, torch.Tensor]:
+    """Where the chart lies; sets how many dimensions it has unless that was said."""
+    mean = sum(chunk.double().sum(dim=0) for chunk in rows) / len(rows.embeddings)
+    origin = (F.normalize(mean, dim=0) if rows.sphere else mean).float()
+    centre, basis, spread = principal_components(
+        _log_map(chunk, origin) if rows.sphere else chunk - origin for chunk in rows
+    )
+    if rows.sphere:
+        # No tangent vector has a component along the origin, which is therefore the last one.
+        basis, spread = basis[:-1], spread[:-1]
+        basis = torch.linalg.qr((basis - (basis @ origin)[:, None] * origin).T)[0].T
+    if config.intrinsic_dim is None:
+        filled = int((spread >= LEAST_SPREAD * spread[0]).sum())
+        config.intrinsic_dim = max(filled, config.stage_dims[-1], 2)
+    basis, spread = basis[: config.intrinsic_dim], spread[: config.intrinsic_dim]
+    scale = spread.clamp_min(LEAST_SPREAD * spread[0])
+    return {
+        f"chart.{name}": value
+        for name, value in {"origin": origin, "basis": basis, "centre": basis @ centre, "scale": scale}.items()
+    }
+
+
+def _log_map(vectors: torch.Tensor, origin: torch.Tensor) -> torch.Tensor:
+    """Tangent vectors at the unit vector `origin` that lead to unit vectors, both `(n, dim)`."""
+    along = vectors @ origin
+    across = vectors - along[:, None] * origin
+    length = across.norm(dim=-1).clamp_min(1e-12)
+    return across * (torch.atan2(length, along) / length)[:, None]

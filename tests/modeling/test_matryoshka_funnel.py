@@ -134,6 +134,9 @@ def test_presets_have_the_published_and_an_honest_number_of_parameters():
         ({"encoder_sizes": [0]}, "encoder_sizes must be positive"),
         ({"num_couplings": 0}, "num_couplings must be at least 1"),
         ({"embedding_norm": 0}, "embedding_norm must be above 0"),
+        ({"intrinsic_dim": 8}, "intrinsic_dim is 8, but only a funnel of kind 'flow' has one, from 2 to 31"),
+        ({"intrinsic_dim": 32, "kind": "flow"}, "intrinsic_dim is 32"),
+        ({"intrinsic_dim": 8, "matryoshka_dims": [4, 9], "kind": "flow"}, "end at 9, but only 8 dimensions"),
         ({"embedding_dim": 1}, "embedding_dim must be at least 2"),
     ],
 )

@@ -41,6 +41,12 @@ def test_a_flow_starts_as_pca_of_the_tangent_space(embeddings):
     torch.testing.assert_close(chart.origin, torch.nn.functional.normalize(x.mean(0), dim=0), rtol=0, atol=1e-5)
     torch.testing.assert_close(chart.basis @ chart.basis.T, torch.eye(23), rtol=0, atol=1e-5)
     assert (chart.basis @ chart.origin).abs().max() < 1e-5
+    # Its density is that of a normal distribution with the full covariance of the tangent vectors.
+    points, log_det = chart(x)
+    covariance = torch.from_numpy(np.cov(points.double().numpy(), rowvar=False, bias=True))
+    normal = torch.distributions.MultivariateNormal(points.double().mean(0), covariance)
+    expected = normal.log_prob(points.double()) + log_det
+    torch.testing.assert_close(model.log_likelihood(x).double(), expected, rtol=1e-4, atol=1e-2)
     points = chart(x)[0]
     torch.testing.assert_close(torch.cov(points.T), torch.eye(23), rtol=0, atol=2e-3)
     assert points.mean(0).abs().max() < 1e-3
@@ -49,6 +55,19 @@ def test_a_flow_starts_as_pca_of_the_tangent_space(embeddings):
     code = linear_codes(x.numpy())["pca"]
     rivals = [reconstruction_cosines(code.decode(code.encode(x.numpy(), dim)), x.numpy()).mean() for dim in (4, 8, 16)]
     assert all(abs(own - rival) < 0.03 for own, rival in zip(cosines, rivals, strict=True))
+
+
+@torch.no_grad()
+def test_a_flow_has_as_many_dimensions_as_the_embeddings_fill(embeddings):
+    flat = embeddings @ np.linalg.qr(np.random.default_rng(1).normal(size=(24, 24)))[0][:, :20].astype(np.float32)
+    wide = np.concatenate([flat, flat[:, :4]], axis=1)  # 24 coordinates, but only 20 directions
+    model = init_funnel(wide, kind="flow", matryoshka_dims=[4, 8, 16], **SIZES)
+    assert model.config.intrinsic_dim == 19
+    x = torch.from_numpy(unit(wide))
+    points = model.funnel.chart(x)[0]
+    torch.testing.assert_close(torch.cov(points.T), torch.eye(19), rtol=0, atol=2e-3)
+    torch.testing.assert_close(model.funnel.chart.inverse(points), x, rtol=0, atol=1e-5)
+    assert init_funnel(wide, kind="flow", matryoshka_dims=[4], intrinsic_dim=10, **SIZES).config.flat_dim == 10
 
 
 def test_the_same_seed_gives_the_same_funnel(embeddings):
