@@ -12,9 +12,11 @@ from sentence_transformers import SentenceTransformer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..modeling.modeling_matryoshka_adaptor import MatryoshkaAdaptorModel
+from ..modeling.modeling_matryoshka_funnel import MatryoshkaFunnelModel
 from ..modeling.modeling_matryoshka_mamba import MatryoshkaMambaModel
-from .adaptor_exporter import AdaptorExporter, load_base
+from .adaptor_exporter import AdaptorExporter
 from .cards import CardDetails, CardFacts, write_card
+from .funnel_exporter import FunnelExporter
 from .gate import check_export
 from .level_exporter import FORMS, LevelExporter, on_cpu
 from .mamba_exporter import MambaEncoderExporter, MambaExporter
@@ -25,6 +27,7 @@ from .onnx_stream import export_onnx_stream
 from .output_folder import check_output_dir, staged_folder
 from .progress import no_progress_bars
 from .sentence_encoder_exporter import SentenceEncoderExporter, check_sentence_encoder
+from .vector_exporter import load_base
 
 
 def export_level(
@@ -54,9 +57,10 @@ def export_level(
             appears there unless the comparison succeeds.
         format (`str`, *optional*, defaults to `"auto"`): `"stock"`, `"stock_padded"` or `"remote_code"` for this form
             and no other.
-        base_model (`SentenceTransformer`, `str` or `os.PathLike`, *optional*): For an adaptor, the model whose
-            embeddings it was trained on, or the folder it is saved in. Without it (vectors from an API), the repo is
-            the adaptor.
+        base_model (`SentenceTransformer`, `str` or `os.PathLike`, *optional*): For an adaptor or a funnel, the model
+            whose embeddings it was trained on, or the folder it is saved in. Without it (vectors from an API), the
+            repo is the adaptor or the funnel. Of a funnel with an embedding convention, a loaded model must follow it;
+            one from a folder is made to.
         tokenizer (`PreTrainedTokenizerBase`, *optional*): For a model of texts, its tokenizer; a
             `SentenceTransformer` has its own.
         card ([`CardDetails`], *optional*): What the card says beyond what the model tells; its base model is by
@@ -64,7 +68,7 @@ def export_level(
         shard_by_level (`bool`, *optional*, defaults to `False`): Whether a repo of several levels has its weights in
             one shard a level, so that `from_pretrained(repo, level=...)` downloads only what this level needs.
         onnx (`bool`, *optional*, defaults to `False`): Whether to write the ONNX graphs (float32 and int8) to `onnx/`;
-            that of a causal [`MatryoshkaMambaModel`] also for texts that arrive in parts.
+            that of a causal [`MatryoshkaMambaModel`] also for texts that arrive in parts. A funnel has none.
         overwrite (`bool`, *optional*, defaults to `False`): Whether to replace a folder that is not an earlier export.
 
     Returns:
@@ -134,26 +138,32 @@ class ExportJob:
             )
         if format not in ("auto", *FORMS):
             raise ValueError(f"format must be auto, {', '.join(FORMS[:-1])} or {FORMS[-1]}, but is {format!r}")
-        adaptor = isinstance(model, MatryoshkaAdaptorModel)
-        if adaptor and tokenizer is not None:
-            raise ValueError("an adaptor takes embeddings and no tokenizer; give the base_model, which has its own")
-        if not adaptor and base_model is not None:
-            raise ValueError(f"{type(model).__name__} needs no base_model; only an adaptor does")
+        funnel = isinstance(model, MatryoshkaFunnelModel)
+        on_vectors = funnel or isinstance(model, MatryoshkaAdaptorModel)
+        if on_vectors and tokenizer is not None:
+            raise ValueError(
+                f"{type(model).__name__} takes embeddings and no tokenizer; give the base_model, which has its own"
+            )
+        if not on_vectors and base_model is not None:
+            raise ValueError(f"{type(model).__name__} needs no base_model; only an adaptor or a funnel does")
         if onnx:
             check_onnx_packages()
         details = card or CardDetails()
         if details.plot is not None and not Path(details.plot).is_file():
             raise FileNotFoundError(f"plot {details.plot} does not exist")
         _check_certificate(details, model.config.levels)
-        named = details.base_model or (model.config.base_model if adaptor else None)
+        named = details.base_model or (model.config.base_model if on_vectors else None)
         details = replace(details, base_model=_hub_id(named))
-        base = load_base(base_model, model) if adaptor else None
+        convention = model.config.embedding_convention if funnel else None
+        base = load_base(base_model, model, convention) if on_vectors else None
         return cls(model, encoder, format, base, tokenizer, details, shard_by_level, onnx)
 
     def exporter(self, level: int | str | None) -> LevelExporter:
         """How this model's level is written; raises `ValueError` if it does not exist."""
         if isinstance(self.model, MatryoshkaAdaptorModel):
             return AdaptorExporter(self.model, level, self.base, self.shard_by_level)
+        if isinstance(self.model, MatryoshkaFunnelModel):
+            return FunnelExporter(self.model, level, self.base, self.shard_by_level)
         if isinstance(self.model, MatryoshkaMambaModel) and self.encoder is not None:
             return MambaEncoderExporter(self.encoder, level, self.shard_by_level)
         if isinstance(self.model, MatryoshkaMambaModel):
@@ -163,7 +173,9 @@ class ExportJob:
         return ModelExporter(self.model, level, self.tokenizer, self.shard_by_level)
 
     def check_form(self, exporter: LevelExporter) -> None:
-        """Raise `ValueError` if the level does not have the form that was asked for."""
+        """Raise `ValueError` if the level does not have the form, or the graph, that was asked for."""
+        if self.onnx and exporter.no_onnx is not None:
+            raise ValueError(exporter.no_onnx)
         if self.format in FORMS and not exporter.full:
             exporter.writer(self.format)
 

@@ -57,6 +57,8 @@ class LevelExporter(ABC):
     template: str
     # What the repo takes: "text", "embeddings" or "tokens".
     inputs: str
+    # Why there is no ONNX graph of it, if so.
+    no_onnx: str | None = None
 
     def __init__(self, model: PreTrainedModel, level: int | str | None):
         self.model = model

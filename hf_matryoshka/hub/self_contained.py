@@ -10,10 +10,10 @@ from pathlib import Path
 from sentence_transformers import SentenceTransformer
 from torch import nn
 
-from ..modeling.st_matryoshka_adaptor import MatryoshkaAdaptor
+from ..modeling.st_vector_module import NestedVectorModule
 
 
-_PACKAGE = MatryoshkaAdaptor.__module__.rpartition(".")[0]
+_PACKAGE = NestedVectorModule.__module__.rpartition(".")[0]
 
 
 def append_modules(base: SentenceTransformer, modules: Sequence[nn.Module]) -> SentenceTransformer:
@@ -36,7 +36,8 @@ def save_self_contained(model: SentenceTransformer, folder: str | os.PathLike) -
 
     Args:
         model (`SentenceTransformer`): The model; its [`NestedTransformer`], [`MatryoshkaMambaTransformer`],
-            [`MatryoshkaAdaptor`] or [`MatryoshkaTruncate`] may come from this package or from a repo.
+            [`MatryoshkaAdaptor`], [`MatryoshkaFunnel`] or [`MatryoshkaTruncate`] may come from this package or from a
+            repo.
         folder (`str` or `os.PathLike`): Where to save it.
     """
     folder = Path(folder)
@@ -47,13 +48,13 @@ def save_self_contained(model: SentenceTransformer, folder: str | os.PathLike) -
     _write_modules(folder, modules)
 
 
-def save_adaptor_in_root(base: SentenceTransformer, adaptor: MatryoshkaAdaptor, folder: str | os.PathLike) -> None:
-    """Save `base` followed by an adaptor in one repo that `AutoModel` and `SentenceTransformer` both load.
+def save_module_in_root(base: SentenceTransformer, module: NestedVectorModule, folder: str | os.PathLike) -> None:
+    """Save `base` followed by a module in one repo that `AutoModel` and `SentenceTransformer` both load.
 
-    The root is the repo of the adaptor, the modules of `base` are its sub-folders.
+    The root is the repo of the model in the module, the modules of `base` are its sub-folders.
     """
     folder = Path(folder)
-    model = append_modules(base, [adaptor])
+    model = append_modules(base, [module])
     # A copy, so that the caller's model goes on saving itself in the root.
     model[0] = copy.copy(base[0])
     model[0].save_in_root = False

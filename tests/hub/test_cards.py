@@ -45,6 +45,16 @@ MAMBA = {
     "frontier": None,
     "trade_offs": [],
 }
+FUNNEL = {
+    "kind": "residual",
+    "embedding_dim": 384,
+    "with_base": True,
+    "geometry": "sphere",
+    "embedding_norm": 1.0,
+    "convention": None,
+    "stage_dims": [4, 8, 32],
+    "parameters": 1234567,
+}
 NAMES = ["d4", "d8", "d32"]
 
 
@@ -102,6 +112,12 @@ def manifest(this, forms, levels=None, curves=(), model_type="matryoshka_adaptor
     return Manifest(model_type, this, "text", family, repos)
 
 
+def reconstruction(system, start, **baselines):
+    points = [LevelPoint(f"d{dim}", dim, start + dim / 100, start, start + 0.4) for dim in (4, 8, 32)]
+    found = {name: reconstruction(name, at) for name, at in baselines.items()}
+    return Curve(points, "reconstruction_cosine", "test", system, found)
+
+
 def budgeted(manifest):
     """The same family as budgets: levels of one output width."""
     budgets = {"d4": [[0.25, 0.5], 1, 2], "d8": [0.5, 6, 6], "d32": [1.0, 12, 12]}
@@ -144,6 +160,9 @@ NESTED = {"d4": "stock", "d8": "stock_padded", "d32": "remote_code", "full": "re
 WHY = "it holds all levels in one, for which there is no stock class"
 TYPE = {"model_type": "matryoshka_bert", "dims": False}
 MAMBA_TYPE = {"model_type": "matryoshka_mamba"}
+FUNNEL_CURVES = [reconstruction("ours", 0.6, pca=0.5, pca_uncentred=0.4, pca_int8=0.45), CURVES[0]]
+FUNNEL_WHY = "a funnel encodes and decodes, for which there is no class"
+FUNNEL_TYPE = {"model_type": "matryoshka_funnel", "reason": FUNNEL_WHY}
 FACTS = {
     "adaptor-stock": CardFacts(manifest("d8", STOCK, curves=CURVES), "adaptor.md", ADAPTOR, DETAILS),
     "adaptor-full": CardFacts(
@@ -212,6 +231,19 @@ FACTS = {
         replace(budgeted(manifest("d32", {"d32": "remote_code"}, ["d32"], reason=WHY)), matryoshka_dims=[]),
         "sentence_encoder.md",
         ENCODER | {"matryoshka_dims": []},
+        CardDetails(base_model="me/base"),
+    ),
+    "funnel-full-sharded": CardFacts(
+        manifest("full", dict.fromkeys([*NAMES, "full"], "remote_code"), curves=FUNNEL_CURVES, **FUNNEL_TYPE),
+        "funnel.md",
+        FUNNEL,
+        replace(DETAILS, curves=FUNNEL_CURVES),
+        sharded=True,
+    ),
+    "funnel-vectors": CardFacts(
+        manifest("d4", {"d4": "remote_code"}, **FUNNEL_TYPE),
+        "funnel.md",
+        FUNNEL | {"with_base": False, "kind": "flow", "geometry": "euclidean", "convention": "raw_mean"},
         CardDetails(base_model="me/base"),
     ),
     "mamba-full-sharded": CardFacts(

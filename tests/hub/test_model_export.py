@@ -117,7 +117,7 @@ def test_a_form_that_is_not_exact_is_refused(tmp_path, make, form, message):
     model = make(intermediate_sizes=UNEVEN) if form == "stock" else make(output_scale=2.0)
     with pytest.raises(ValueError, match=message):
         export_level(model, None, tmp_path / "out", format=form)
-    with pytest.raises(ValueError, match="TinyNestedForMaskedLM needs no base_model; only an adaptor does"):
+    with pytest.raises(ValueError, match="ForMaskedLM needs no base_model; only an adaptor or a funnel does"):
         export_level(model, None, tmp_path / "out", base_model="x")
     assert not os.listdir(tmp_path)
 
