@@ -15,7 +15,7 @@ from hf_matryoshka import (
     save_self_contained,
 )
 
-from .modeling import delta_models, mamba_models
+from .modeling import delta_models, funnel_models, mamba_models
 
 
 # Also run in the processes below: loads a location with every AutoClass that it offers and compares each level.
@@ -25,6 +25,12 @@ from pathlib import Path
 
 import torch
 import transformers
+
+
+def outputs_of(model, inputs, level):
+    """What a level computes: the first output, and what a funnel decodes it to."""
+    found = model(**inputs, level=level)
+    return torch.cat([found[0], found.reconstructions], dim=-1) if "reconstructions" in found else found[0]
 
 
 def check(location, expected, report, what, **kwargs):
@@ -37,7 +43,7 @@ def check(location, expected, report, what, **kwargs):
         own = type(model).__name__ == expected["class"]
         for level, outputs in expected["levels"].items():
             with torch.no_grad():
-                actual = (model if own else model.base_model)(**expected["inputs"], level=level)[0]
+                actual = outputs_of(model if own else model.base_model, expected["inputs"], level)
             wanted = outputs["own" if own else "base"]
             difference = (actual - wanted).abs().max().item() if actual.shape == wanted.shape else 9
             report[f"{what} {auto} {level}"] = difference
@@ -67,24 +73,25 @@ exec(CHECK_SENTENCES)
 
 HEADS = ("TinyNestedModel", "TinyNestedForMaskedLM", "TinyNestedForSequenceClassification")
 ADAPTORS = [f"adaptor-{kind}" for kind in ("mlp", "linear", "orthogonal", "permutation")]
+FUNNELS = [f"funnel-{kind}" for kind in funnel_models.KINDS]
 # By name: the budgets; widths that differ from layer to layer, fewer heads, a narrower residual stream.
 DELTAS = {"DeltaBertForMaskedLM": "mixed", "DeltaModernBertForMaskedLM": "heads", "DeltaModernBertModel": "joint"}
 MAMBA = "MatryoshkaMambaModel"
 # Sentence-transformers models, by name.
 SENTENCES = ("sentences", "mamba-sentences")
 # The package has these classes; the tests' own architecture is in no wheel.
-PACKAGED = [*ADAPTORS, *DELTAS, MAMBA]
+PACKAGED = [*ADAPTORS, *FUNNELS, *DELTAS, MAMBA]
 
 
 @torch.no_grad()
 def expectation(model, inputs):
-    # The part of an adaptor that is called its base is no model by itself.
+    # The part of an adaptor or a funnel that is called its base is no model by itself.
     base = model.base_model if isinstance(model.base_model, PreTrainedModel) else model
     return {
         "class": type(model).__name__,
         "inputs": inputs,
         "levels": {
-            level: {"own": model(**inputs, level=level)[0], "base": base(**inputs, level=level)[0]}
+            level: {"own": outputs_of(model, inputs, level), "base": outputs_of(base, inputs, level)}  # noqa: F821
             for level in model.config.levels
         },
     }
@@ -107,6 +114,9 @@ def models(tiny_nested):
             for parameter in model.parameters():
                 parameter.data.add_(0.2 * torch.randn_like(parameter))
         found[f"adaptor-{kind}"] = model, expectation(model, vectors)
+    for name in FUNNELS:
+        model = funnel_models.make(name.removeprefix("funnel-"))
+        found[name] = model, expectation(model, vectors)
     for name in HEADS:
         model = tiny_nested.make(name, output_scale=2.0)
         found[name] = model, expectation(model, tokens)
@@ -215,7 +225,7 @@ print("REPORT" + json.dumps(report))
     # Two levels at two widths, and the encoder by itself, in seven ways.
     for name in SENTENCES:
         assert sum(f" {name} " in key for key in report) == 7 * 5
-    # 3 levels each; an adaptor and the Mamba have one AutoClass, other encoders three. Nothing was left out.
+    # 3 levels each; an adaptor, a funnel and the Mamba have one AutoClass, other encoders three. Nothing was left out.
     ways = [
         "editable",
         "remote code",
@@ -226,7 +236,7 @@ print("REPORT" + json.dumps(report))
         "sharded again",
     ]
     for name in models:
-        count = 3 * (1 if name in (*ADAPTORS, MAMBA) else 3)
+        count = 3 * (1 if name in (*ADAPTORS, *FUNNELS, MAMBA) else 3)
         expected_ways = [*ways, "wheel", "wheel, by id", "saved from the wheel"] if name in PACKAGED else ways
         for way in expected_ways:
             assert sum(key.startswith(f"{way} {name} AutoModel") for key in report) == count, (way, name)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from . import delta_models, gpt_models, mamba_models
+from . import delta_models, funnel_models, gpt_models, mamba_models
 from .nested_models import HEADS, KINDS, UNEVEN, make_adaptor
 
 
@@ -17,12 +17,14 @@ DELTAS = [
 ]
 
 
-@pytest.fixture(params=[*KINDS, *HEADS, "uneven", *DELTAS, "mamba", "gpt"])
+@pytest.fixture(params=[*KINDS, *HEADS, "uneven", *DELTAS, "mamba", "gpt", *funnel_models.KINDS])
 def nested_model(request, tiny_nested):
-    """Every kind of adaptor, an encoder that is nested on two axes, with each head, the Delta and Mamba encoders,
-    the GPT."""
+    """Every kind of adaptor and funnel, an encoder that is nested on two axes, with each head, the Delta and Mamba
+    encoders, the GPT."""
     if request.param in KINDS:
         return make_adaptor(request.param)
+    if request.param in funnel_models.KINDS:
+        return funnel_models.make(request.param)
     if request.param in DELTAS:
         return delta_models.make(*request.param.split())
     if request.param == "mamba":

@@ -32,11 +32,14 @@ def is_orthogonal(model):
 
 
 def run(model, level=None):
-    """The first output for fixed inputs, one of them padded."""
+    """The first output for fixed inputs, one of them padded; of a funnel also what it decodes."""
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         if model.config.model_type == "matryoshka_adaptor":
             return model(torch.randn(6, 24, generator=generator).to(model.dtype), level=level)[0]
+        if model.config.model_type == "matryoshka_funnel":
+            found = model(torch.randn(6, 32, generator=generator).to(model.dtype), level=level)
+            return torch.cat([found.latents, found.reconstructions], dim=-1)
         mask = torch.ones(2, 7, dtype=torch.long)
         mask[1, 4:] = 0
         return model(torch.randint(1, 99, (2, 7), generator=generator), attention_mask=mask, level=level)[0]

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from . import funnel_models
 from .nested_models import HEADS, KINDS, make_adaptor
 
 
@@ -65,6 +66,7 @@ print("REPORT" + json.dumps(report))
 def report(tmp_path_factory, tiny_nested):
     root = tmp_path_factory.mktemp("bare")
     models = {kind: (make_adaptor(kind), "AutoModel") for kind in KINDS}
+    models |= {kind: (funnel_models.make(kind), "AutoModel") for kind in funnel_models.KINDS}
     models |= {name: (tiny_nested.make(name), AUTO[name]) for name in HEADS}
     expected, repos = {}, []
     for repo, (model, auto) in models.items():
@@ -85,7 +87,7 @@ def report(tmp_path_factory, tiny_nested):
     return json.loads(done.stdout.rpartition("REPORT")[2])
 
 
-@pytest.mark.parametrize("repo", [*KINDS, *HEADS])
+@pytest.mark.parametrize("repo", [*KINDS, *funnel_models.KINDS, *HEADS])
 def test_every_level_is_equal_to_a_cut_one(report, repo):
     checks = {name: equal for name, equal in report.items() if name.split()[0] == repo}
     # A level of an orthogonal adaptor that was cut is a linear adaptor, with other tensors below.
