@@ -62,9 +62,8 @@ def linear_codes(embeddings: np.ndarray, seed: int = 0) -> dict[str, LinearCode]
     mean, basis, _ = (part.numpy() for part in principal_components(chunks(embeddings)))
     zero, uncentred, _ = (part.numpy() for part in principal_components(chunks(embeddings), centred=False))
     random = np.linalg.qr(np.random.default_rng(seed).normal(size=(width, width)))[0].T.astype(np.float32)
-    codes = [(chunk.numpy() - mean) @ basis.T for chunk in chunks(embeddings)]
-    lowest = np.min([code.min(axis=0) for code in codes], axis=0)
-    highest = np.max([code.max(axis=0) for code in codes], axis=0)
+    ranges = [np.stack([code.min(axis=0), code.max(axis=0)]) for code in _codes(embeddings, mean, basis)]
+    lowest, highest = np.min(ranges, axis=0)[0], np.max(ranges, axis=0)[1]
     return {
         "mean": LinearCode(mean, np.zeros_like(basis)),
         "pca": LinearCode(mean, basis),
@@ -73,6 +72,10 @@ def linear_codes(embeddings: np.ndarray, seed: int = 0) -> dict[str, LinearCode]
         "random_orthogonal": LinearCode(zero, random),
         "truncation": LinearCode(zero, np.eye(width, dtype=np.float32)),
     }
+
+
+def _codes(embeddings: np.ndarray, mean: np.ndarray, basis: np.ndarray) -> Iterator[np.ndarray]:
+    return ((chunk.numpy() - mean) @ basis.T for chunk in chunks(embeddings))
 
 
 def reconstruction_cosines(reconstructions: np.ndarray, embeddings: np.ndarray) -> np.ndarray:

@@ -38,8 +38,9 @@ DEFAULTS = {
     "warmup_steps": 0.05,
     "weight_decay": 0.01,
 }
-# Embeddings that the linear codes of the report are fitted on at most: more change no digit that is shown.
-MAX_LINEAR_ROWS = 200_000
+# Embeddings at most that the linear codes of the report are fitted on, that gates are chosen on, and that are reported
+# on: more change no digit that is shown.
+MAX_LINEAR_ROWS, MAX_GATE_ROWS, MAX_TEST_ROWS = 200_000, 10_000, 50_000
 
 
 @dataclass
@@ -134,9 +135,9 @@ def train_funnel(
     model = trainer.accelerator.unwrap_model(trainer.model).eval()
     fit_first_stage(model, rows)
     if recipe.choose_gates and config.kind == "residual" and len(held_out):
-        report["gates"] = choose_gates(model, held_out)
+        report["gates"] = choose_gates(model, _first(held_out, MAX_GATE_ROWS))
     if len(test):
-        report["reconstruction"] = _reconstruction(model, rows, test, folder / CURVE_FILE)
+        report["reconstruction"] = _reconstruction(model, rows, _first(test, MAX_TEST_ROWS), folder / CURVE_FILE)
     shutil.rmtree(folder / "model", ignore_errors=True)
     with write_beside(folder / "model") as temporary:
         model.save_pretrained(temporary)
@@ -193,13 +194,18 @@ def _reconstruction(
     curve = funnel_curve(model, test, "test")
     found = {"ours": dict(zip(curve.levels, curve.qualities, strict=True))}
     if model.config.geometry == "sphere":
-        for name, code in linear_codes(EmbeddingRows(rows.vectors, rows.rows[:MAX_LINEAR_ROWS])).items():
+        for name, code in linear_codes(_first(rows, MAX_LINEAR_ROWS)).items():
             own = linear_curve(model, code, name, test, "test")
             found[name] = dict(zip(own.levels, own.qualities, strict=True))
             if name.startswith("pca"):
                 curve.baselines[name] = own
     curve.to_json(path)
     return found
+
+
+def _first(rows: EmbeddingRows, count: int) -> EmbeddingRows:
+    """The first rows, which are in a random order, as many as there are up to `count`."""
+    return EmbeddingRows(rows.vectors, rows.rows[:count])
 
 
 def _run_key(recipe: FunnelRecipe, training: dict[str, Any], vectors: np.ndarray | None, texts: list[str]) -> str:

@@ -89,6 +89,10 @@ def fit_first_stage(model: MatryoshkaFunnelModel, embeddings: np.ndarray) -> Non
     if model.config.kind == "flow":
         return
     densities = model.funnel.densities
-    latents = torch.cat([model.encode(chunk.to(model.device), 0).double() for chunk in chunks(embeddings)])
-    densities.first_mean.copy_(latents.mean(dim=0))
-    densities.first_log_std.copy_(latents.std(dim=0).clamp_min(1e-6).log())
+    count, total, squares = 0, 0.0, 0.0
+    for chunk in chunks(embeddings):
+        latents = model.encode(chunk.to(model.device), 0).double()
+        count, total, squares = count + len(latents), total + latents.sum(dim=0), squares + (latents**2).sum(dim=0)
+    mean = total / count
+    densities.first_mean.copy_(mean)
+    densities.first_log_std.copy_((squares / count - mean**2).clamp_min(1e-12).log() / 2)
