@@ -31,3 +31,30 @@ def make_adaptor():
         return model
 
     return make
+
+
+@pytest.fixture
+def damage(monkeypatch):
+    """`damage(tensor)`: from then on every export is written with a changed last row of this tensor."""
+    from safetensors.torch import load_file, save_file
+
+    from hf_matryoshka.hub.level_exporter import LevelExporter
+
+    writer = LevelExporter.writer
+
+    def change(tensor):
+        def damaged(self, form):
+            write = writer(self, form)
+
+            def write_and_damage(folder):
+                write(folder)
+                tensors = load_file(folder / "model.safetensors")
+                tensors[tensor] = tensors[tensor].clone()
+                tensors[tensor][-1] += 0.01
+                save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+
+            return write_and_damage
+
+        monkeypatch.setattr(LevelExporter, "writer", damaged)
+
+    return change

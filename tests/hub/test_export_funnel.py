@@ -7,7 +7,6 @@ import re
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel
 
@@ -15,7 +14,6 @@ from hf_matryoshka import CardDetails, export_family, export_level, with_convent
 from hf_matryoshka.evaluation.curve import Curve, LevelPoint
 from hf_matryoshka.hub.cards import UNKNOWN_MODEL_ID
 from hf_matryoshka.hub.gate import ExportError
-from hf_matryoshka.hub.level_exporter import LevelExporter
 from hf_matryoshka.hub.manifest import Manifest
 from hf_matryoshka.modeling.configuration_matryoshka_funnel import PRESETS
 
@@ -134,26 +132,13 @@ def test_the_pipeline_embeds_by_the_convention_of_the_funnel(tmp_path, base, tin
         ("residual", "funnel.encoder.output.weight", "latents"),
         ("residual", "funnel.decoder.output.weight", "reconstructions"),
         ("residual", "funnel.densities.first_mean", "whitened latents"),
-        ("cascade", "funnel.densities.networks.0.output.weight", "reconstructions"),
+        ("cascade", "funnel.densities.networks.0.layers.0.weight", "reconstructions"),
         ("flow", "funnel.couplings.1.network.output.weight", "latents"),
     ],
 )
-def test_the_gate_notices_a_damaged_weight(tmp_path, monkeypatch, kind, tensor, what):
-    writer = LevelExporter.writer
-
-    def damaged(self, form):
-        write = writer(self, form)
-
-        def write_and_damage(folder):
-            write(folder)
-            tensors = load_file(folder / "model.safetensors")
-            tensors[tensor] = tensors[tensor] + 0.01
-            save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-
-        return write_and_damage
-
-    monkeypatch.setattr(LevelExporter, "writer", damaged)
-    with pytest.raises(ExportError, match=rf"differs from the trained model at level d3 \(AutoModel, {what}\)"):
+def test_the_gate_notices_a_damaged_weight(tmp_path, damage, kind, tensor, what):
+    damage(tensor)
+    with pytest.raises(ExportError, match=rf"differs from the trained model at level d[35] \(AutoModel, {what}\)"):
         export_level(make(kind), "d5", tmp_path / "out")
     assert not os.listdir(tmp_path)
 
