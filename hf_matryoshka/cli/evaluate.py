@@ -9,7 +9,9 @@ from .options import JsonFlag, integers, print_json
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="An exported repo, a trained adaptor, or any embedding model.")],
+    model: Annotated[
+        str, typer.Argument(help="An exported repo, a trained adaptor or funnel, or any embedding model.")
+    ],
     beir: Annotated[list[Path] | None, typer.Option(help="Retrieval data in BEIR format; may be repeated.")] = None,
     sts: Annotated[
         Path | None, typer.Option(help="Folder with STS pairs as CSV (sentence1, sentence2, score).")
@@ -19,7 +21,7 @@ def evaluate(
     ] = None,
     task: Annotated[list[str] | None, typer.Option(help="Name of an MTEB task (needs its data); repeatable.")] = None,
     base_model: Annotated[
-        str | None, typer.Option(help="Base model of an adaptor; by default the one it was trained on.")
+        str | None, typer.Option(help="Base model of an adaptor or a funnel; by default the one it was trained on.")
     ] = None,
     dims: Annotated[Any, typer.Option(parser=integers, metavar="INTEGERS", help="Only these widths.")] = None,
     level: Annotated[

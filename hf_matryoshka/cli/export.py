@@ -32,7 +32,7 @@ class BudgetsCommand(TyperCommand):
 
 def export(
     model: Annotated[
-        Path, typer.Argument(help="A trained model (adaptor, encoder, decoder), or the folder of its run.")
+        Path, typer.Argument(help="A trained model (adaptor, funnel, encoder, decoder), or the folder of its run.")
     ],
     output: Annotated[Path, typer.Argument(help="Folder that gets one repo a level and full/.")],
     budgets: Annotated[
@@ -46,15 +46,15 @@ def export(
     base_model: Annotated[
         str | None,
         typer.Option(
-            help="Model whose embeddings an adaptor adapts, by default the one it was trained on; of an encoder, the "
-            "Hub id that the cards name."
+            help="Model whose embeddings an adaptor or a funnel takes, by default the one it was trained on; of an "
+            "encoder, the Hub id that the cards name."
         ),
     ] = None,
     vectors_only: Annotated[
-        bool, typer.Option(help="Export an adaptor alone, for embeddings that come from an API.")
+        bool, typer.Option(help="Export an adaptor or a funnel alone, for embeddings that come from an API.")
     ] = False,
     dims: Annotated[
-        Any, typer.Option(parser=integers, metavar="INTEGERS", help="Only these widths of an adaptor.")
+        Any, typer.Option(parser=integers, metavar="INTEGERS", help="Only these widths of an adaptor or a funnel.")
     ] = None,
     curve: Annotated[
         list[Path] | None,
@@ -96,14 +96,15 @@ def export(
     if encoder is None:
         if budgets:
             raise ValueError(
-                f"{model} holds no encoder or decoder with levels; name the widths of an adaptor with --dims"
+                f"{model} holds no encoder or decoder with levels; name the widths of an adaptor or a funnel with "
+                "--dims"
             )
-        loaded, what = _adaptor(model, base_model, vectors_only, dims)
+        loaded, what = _vector_model(model, base_model, vectors_only, dims)
     else:
         for flag, given in (("--dims", dims), ("--vectors-only", vectors_only)):
             if given:
                 raise ValueError(
-                    f"{flag} is for adaptors, but {model} holds another model; name levels with --budgets"
+                    f"{flag} is for adaptors and funnels, but {model} holds another model; name levels with --budgets"
                 )
         # With commas as well, as the lists of other commands.
         levels = [encoder.level(part) for budget in budgets for part in budget.split(",")] if budgets else None
@@ -133,17 +134,17 @@ def export(
         print(f"{name:>{size}}  {form:<12}  max difference {repo.max_difference:.1e}  {repo.folder}")
 
 
-def _adaptor(path: Path, base_model: str | None, vectors_only: bool, dims: list[int] | None):
-    """The adaptor of a folder, and what [`export_family`] needs besides."""
-    from ..data.base_models import load_base_model
-    from ..recipes.evaluate import load_adaptor
+def _vector_model(path: Path, base_model: str | None, vectors_only: bool, dims: list[int] | None):
+    """The adaptor or funnel of a folder, and what [`export_family`] needs besides."""
+    from ..hub.trained_folder import load_vector_model
+    from ..recipes.evaluate import load_base_of
 
-    adaptor = load_adaptor(path)
-    name = base_model or adaptor.config.base_model
+    loaded = load_vector_model(path)
+    name = base_model or loaded.config.base_model
     if name is None and not vectors_only:
         raise ValueError(
-            f"{path} does not say which model made its embeddings; give --base-model, or --vectors-only to export "
-            "the adaptor alone"
+            f"{path} does not say which model made its embeddings; give --base-model, or --vectors-only to export it "
+            "alone"
         )
     levels = None if dims is None else [f"d{dim}" for dim in dims]
-    return adaptor, {"base_model": None if vectors_only else load_base_model(name), "levels": levels}
+    return loaded, {"base_model": None if vectors_only else load_base_of(loaded, name), "levels": levels}

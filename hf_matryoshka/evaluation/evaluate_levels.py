@@ -45,12 +45,13 @@ def evaluate_levels(
     """Score every level of a model on MTEB tasks. Each text is encoded once, whatever the number of levels.
 
     Args:
-        model (`SentenceTransformer`, `str` or `os.PathLike`): A model that carries an adaptor or truncation module, or
-            the base of `adaptor` or `transform`, or a model whose own training nested its prefixes (give `levels`,
-            unless it is a Matryoshka Mamba, which knows them).
+        model (`SentenceTransformer`, `str` or `os.PathLike`): A model that carries an adaptor, a funnel (its latents
+            are scored) or a truncation module, or the base of `adaptor` or `transform`, or a model whose own training
+            nested its prefixes (give `levels`, unless it is a Matryoshka Mamba, which knows them).
         tasks (`str`, `AbsTask` or a `Sequence` of them): Names of MTEB tasks, or task objects, also those of
             [`~evaluation.mteb_tasks.retrieval_task`] over local data.
-        adaptor ([`~modeling.MatryoshkaAdaptorModel`], *optional*): Maps the model's vectors to the levels.
+        adaptor ([`~modeling.MatryoshkaAdaptorModel`] or [`~modeling.MatryoshkaFunnelModel`], *optional*): Maps the
+            model's vectors to the levels.
         levels (`Sequence[int | str]`, *optional*): Which levels, by name or index, or by width where there is no
             adaptor; by default all that the model's module has.
         encoder_level (`int` or `str`, *optional*): Level of a nested encoder that encodes the texts, the largest by

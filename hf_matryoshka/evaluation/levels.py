@@ -8,13 +8,19 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers import PreTrainedModel
 
+from ..modeling.configuration_matryoshka_adaptor import MatryoshkaAdaptorConfig
+from ..modeling.configuration_matryoshka_funnel import MatryoshkaFunnelConfig
 from ..modeling.modeling_matryoshka_adaptor import MatryoshkaAdaptorModel
+from ..modeling.modeling_matryoshka_funnel import MatryoshkaFunnelModel
 from .baselines import unit
 from .cost import level_cost
 from .mteb_encoder import LevelTransform
 
 
 _BATCH = 8192
+# The models of embeddings, by their `model_type`: one loaded with remote code has a class of its own.
+_FUNNEL = MatryoshkaFunnelConfig.model_type
+_ON_VECTORS = (MatryoshkaAdaptorConfig.model_type, _FUNNEL)
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,7 @@ class LevelView:
     levels: list[str]
     dims: list[int]
     transform: LevelTransform
-    adaptor: MatryoshkaAdaptorModel | None = None
+    adaptor: MatryoshkaAdaptorModel | MatryoshkaFunnelModel | None = None
     nested_by_training: bool = False
 
     def cost(self, level: str, *, num_vectors: int | None, latency_repeats: int) -> dict[str, float]:
@@ -37,26 +43,30 @@ class LevelView:
         return cost
 
 
-def adaptor_transform(adaptor: MatryoshkaAdaptorModel) -> LevelTransform:
-    """`transform(vectors, level)` of an adaptor, on its own device, in batches."""
+def adaptor_transform(adaptor: MatryoshkaAdaptorModel | MatryoshkaFunnelModel) -> LevelTransform:
+    """`transform(vectors, level)` of an adaptor, or to the latents of a funnel, on its own device, in batches."""
+
+    def one(part: torch.Tensor, level: int | str) -> torch.Tensor:
+        part = part.to(device=adaptor.device, dtype=adaptor.dtype)
+        if adaptor.config.model_type == _FUNNEL:
+            return adaptor.encode(part, level)
+        return adaptor(part, level=level).embeddings
 
     @torch.inference_mode()
     def transform(vectors: np.ndarray, level: int | str) -> np.ndarray:
         adaptor.eval()
-        parts = [
-            adaptor(part.to(device=adaptor.device, dtype=adaptor.dtype), level=level).embeddings.float().cpu()
-            for part in torch.from_numpy(vectors).split(_BATCH)
-        ]
-        return torch.cat(parts).numpy()
+        return torch.cat([one(part, level).float().cpu() for part in torch.from_numpy(vectors).split(_BATCH)]).numpy()
 
     return transform
 
 
-def adaptor_view(adaptor: MatryoshkaAdaptorModel, levels: Sequence[int | str] | None = None) -> LevelView:
-    """The levels of an adaptor.
+def adaptor_view(
+    adaptor: MatryoshkaAdaptorModel | MatryoshkaFunnelModel, levels: Sequence[int | str] | None = None
+) -> LevelView:
+    """The levels of an adaptor or a funnel.
 
     Args:
-        adaptor ([`~modeling.MatryoshkaAdaptorModel`]): The adaptor.
+        adaptor ([`~modeling.MatryoshkaAdaptorModel`] or [`~modeling.MatryoshkaFunnelModel`]): The model.
         levels (`Sequence[int | str]`, *optional*): Which, by name or index; all by default.
 
     Raises:
@@ -111,14 +121,15 @@ def split_at_levels(model: SentenceTransformer) -> tuple[SentenceTransformer, to
 
     Returns:
         `tuple[SentenceTransformer, torch.nn.Module | None]`: The base model, which shares its weights with `model`,
-        and the adaptor (a `MatryoshkaAdaptorModel`) or the `MatryoshkaTruncate` module.
+        and the adaptor (a `MatryoshkaAdaptorModel`), the funnel (a `MatryoshkaFunnelModel`) or the
+        `MatryoshkaTruncate` module.
     """
     modules = list(model)
     for position, module in enumerate(modules):
         # By name and not by class: a model loaded with remote code has classes of its own.
         found = module if type(module).__name__ == "MatryoshkaTruncate" else None
         for part in module.modules():
-            if isinstance(part, PreTrainedModel) and part.config.model_type == "matryoshka_adaptor":
+            if isinstance(part, PreTrainedModel) and part.config.model_type in _ON_VECTORS:
                 found = part
         if found is not None:
             base = SentenceTransformer(

@@ -10,8 +10,8 @@ from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import modeling
 from ..evaluation.certificate import CERTIFICATE_FILE, Certificate
+from ..modeling import MatryoshkaAdaptorModel, MatryoshkaFunnelModel
 from ..modeling.budgets import Budget, BudgetsMixin
-from ..modeling.configuration_matryoshka_adaptor import MatryoshkaAdaptorConfig
 from ..modeling.configuration_matryoshka_gpt import MatryoshkaGPTConfig
 from ..modeling.configuration_matryoshka_mamba import MatryoshkaMambaConfig
 from ..modeling.levels import LevelsMixin
@@ -21,6 +21,8 @@ from .progress import no_progress_bars
 
 # The configs of nested text models.
 LEVELED = (BudgetsMixin, MatryoshkaGPTConfig, MatryoshkaMambaConfig)
+# The nested models of embeddings.
+ON_VECTORS = (MatryoshkaAdaptorModel, MatryoshkaFunnelModel)
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ class TrainedModel:
 
 
 def load_trained_model(path: str | os.PathLike, trust_remote_code: bool = False) -> TrainedModel | None:
-    """The nested encoder or decoder of a folder or of a run's `model/`; `None` for an adaptor or no model at all.
+    """The nested encoder or decoder of a folder or of a run's `model/`; `None` for an adaptor, a funnel, or no model
+    at all.
 
     Args:
         path (`str` or `os.PathLike`): The folder.
@@ -86,7 +89,7 @@ def load_trained_model(path: str | os.PathLike, trust_remote_code: bool = False)
             be read.
     """
     folder, config = _read_config(Path(path))
-    if config.get("model_type") in (None, MatryoshkaAdaptorConfig.model_type):
+    if config.get("model_type") in (None, *(kind.config_class.model_type for kind in ON_VECTORS)):
         return None
     heads = {
         name: kind
@@ -95,8 +98,8 @@ def load_trained_model(path: str | os.PathLike, trust_remote_code: bool = False)
     }
     if config["model_type"] not in {kind.config_class.model_type for kind in heads.values()}:
         raise ValueError(
-            f"{folder} holds a model of the type {config['model_type']}, which has no levels; export an adaptor or a "
-            f"{', '.join(heads)}"
+            f"{folder} holds a model of the type {config['model_type']}, which has no levels; export an adaptor, a "
+            f"funnel or a {', '.join(heads)}"
         )
     file = Path(path) / CERTIFICATE_FILE
     certificate = Certificate.from_json(file) if file.is_file() else None
@@ -113,6 +116,24 @@ def load_trained_model(path: str | os.PathLike, trust_remote_code: bool = False)
         if isinstance(model.config, MatryoshkaMambaConfig) and tokenizer is not None:
             model, tokenizer = mamba_sentence_encoder(model, tokenizer), None
     return TrainedModel(folder, model, tokenizer, certificate)
+
+
+def load_vector_model(path: str | os.PathLike) -> MatryoshkaAdaptorModel | MatryoshkaFunnelModel:
+    """The adaptor or funnel of a folder: a saved one, an exported repo, or the run that trained it.
+
+    Raises:
+        FileNotFoundError: If the folder holds neither.
+        ValueError: If its config cannot be read.
+    """
+    folder, config = _read_config(Path(path))
+    for kind in ON_VECTORS:
+        if config.get("model_type") == kind.config_class.model_type:
+            with no_progress_bars():
+                return kind.from_pretrained(folder).eval()
+    raise FileNotFoundError(
+        f"{path} holds no adaptor and no funnel; give the folder of a run, or of a saved MatryoshkaAdaptorModel or "
+        "MatryoshkaFunnelModel"
+    )
 
 
 def _read_config(path: Path) -> tuple[Path, dict]:

@@ -1,14 +1,16 @@
-"""Evaluating whatever a user has: an exported repo, a trained adaptor, or a plain embedding model."""
+"""Evaluating whatever a user has: an exported repo, a trained adaptor or funnel, or a plain embedding model."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import mteb
 import numpy as np
+from sentence_transformers import SentenceTransformer
+from transformers import PreTrainedModel
 
 from ..data.base_models import load_base_model
 from ..data.beir import load_beir
+from ..data.convention_encoders import load_encoder
 from ..data.retrieval import RetrievalDataset
 from ..data.splits import unseen_queries
 from ..evaluation.curve import Curve
@@ -18,26 +20,9 @@ from ..evaluation.mteb_tasks import classification_task, retrieval_task, sts_tas
 from ..evaluation.plot import plot_curves
 from ..evaluation.report import write_report
 from ..hub.family import load_family
-from ..modeling import MatryoshkaAdaptorConfig, MatryoshkaAdaptorModel
+from ..hub.trained_folder import load_vector_model
+from ..modeling import MatryoshkaFunnelModel
 from ..modeling.levels import default_matryoshka_dims
-
-
-def load_adaptor(path: str | Path) -> MatryoshkaAdaptorModel:
-    """The adaptor of a folder: a saved one, an exported `full/`, or the run that trained it.
-
-    Raises:
-        FileNotFoundError: If the folder holds no adaptor.
-    """
-    for folder in (Path(path), Path(path) / "model"):
-        if _is_adaptor(folder):
-            return MatryoshkaAdaptorModel.from_pretrained(folder).eval()
-    raise FileNotFoundError(f"{path} holds no adaptor; give the folder of a run or of a saved MatryoshkaAdaptorModel")
-
-
-def _is_adaptor(folder: Path) -> bool:
-    path = folder / "config.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return config.get("model_type") == MatryoshkaAdaptorConfig.model_type
 
 
 def evaluate_model(
@@ -63,7 +48,7 @@ def evaluate_model(
             behind that task.
         sts, classification (`Path`, *optional*): Folders for STSBenchmark and for Banking77Classification.
         tasks (`Sequence[str]`): Names of further tasks of MTEB.
-        base_model (`str`, *optional*): Base of an adaptor; by default the one it was trained on.
+        base_model (`str`, *optional*): Base of an adaptor or a funnel; by default the one it was trained on.
         dims (`Sequence[int]`, *optional*): Widths; by default all levels of the model, or log-spaced prefixes of one
             without levels.
         split (`str`, *optional*): Split of the data; `"test"` by default.
@@ -89,11 +74,11 @@ def evaluate_model(
 
     adaptor = None
     if Path(model).is_dir() and not (Path(model) / "modules.json").is_file():
-        adaptor = load_adaptor(model)
+        adaptor = load_vector_model(model)
         base_model = base_model or adaptor.config.base_model
         if base_model is None:
             raise ValueError(f"{model} does not say which model made its embeddings; give base_model")
-        encoder = load_base_model(base_model)
+        encoder = load_base_of(adaptor, base_model)
     else:
         encoder = load_base_model(model, trust_remote_code=trust_remote_code)
     levels = None if dims is None else [f"d{dim}" for dim in dims]
@@ -118,6 +103,16 @@ def evaluate_model(
             name = task.metadata.name
             curves[f"{name} (unseen)"] = curves[name].subset(rows, f"{curves[name].split}_unseen")
     return curves
+
+
+def load_base_of(model: PreTrainedModel, name_or_path: str | Path) -> SentenceTransformer:
+    """The base model of an adaptor or a funnel, which embeds by the convention of the funnel.
+
+    Raises:
+        ValueError, OSError: See [`load_encoder`].
+    """
+    convention = model.config.embedding_convention if isinstance(model, MatryoshkaFunnelModel) else None
+    return load_encoder(name_or_path, convention)
 
 
 def _is_exported(model: str) -> bool:

@@ -111,10 +111,10 @@ def test_bad_input_is_one_sentence(command, masked_lm, encoder, tiny_sentence_tr
         ),
         ((masked_lm, out, "--budgets", "0.5:6"), f"'0.5:6' is no budget; write width:heads:layers .*: {trained}"),
         ((masked_lm, out, "--budgets", "2:12:2"), "'2:12:2' is no budget"),
-        ((masked_lm, out, "--dims", "16"), "--dims is for adaptors, but .* name levels with --budgets"),
+        ((masked_lm, out, "--dims", "16"), "--dims is for adaptors and funnels, but .* name levels with --budgets"),
         ((masked_lm, out, "--vectors-only"), "--vectors-only is for adaptors"),
         ((tmp_path, out, "--budgets", "0.5:6:6"), "holds no encoder or decoder with levels; name the widths"),
-        ((damaged, out), "holds a model of the type bert, which has no levels; export an adaptor or a DeltaBertFor"),
+        ((damaged, out), "holds a model of the type bert, which has no levels; export an adaptor, a funnel or a "),
         ((invalid, out), "budget w0.5-h9-d9 is not inside the last one w1.0-h12-d2, which must be the full size"),
     ]:
         status, output, error = command("export", *arguments)
