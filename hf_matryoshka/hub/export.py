@@ -1,7 +1,6 @@
 """One level of a trained model as a Hub repo."""
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +26,7 @@ from .onnx_stream import export_onnx_stream
 from .output_folder import check_output_dir, staged_folder
 from .progress import no_progress_bars
 from .sentence_encoder_exporter import SentenceEncoderExporter, check_sentence_encoder
-from .vector_exporter import load_base
+from .vector_exporter import hub_id, load_base
 
 
 def export_level(
@@ -153,7 +152,7 @@ class ExportJob:
             raise FileNotFoundError(f"plot {details.plot} does not exist")
         _check_certificate(details, model.config.levels)
         named = details.base_model or (model.config.base_model if on_vectors else None)
-        details = replace(details, base_model=_hub_id(named))
+        details = replace(details, base_model=hub_id(named))
         convention = model.config.embedding_convention if funnel else None
         base = load_base(base_model, model, convention) if on_vectors else None
         return cls(model, encoder, format, base, tokenizer, details, shard_by_level, onnx)
@@ -279,10 +278,3 @@ def _check_certificate(details: CardDetails, levels: Sequence[str]) -> None:
                 f"the certificate is about level {level}, which the model does not have; its levels are "
                 f"{', '.join(levels)}"
             )
-
-
-def _hub_id(name: str | None) -> str | None:
-    """The name unless it is a path, which means nothing to the reader of a card."""
-    if name is None or Path(name).exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
-        return None
-    return name

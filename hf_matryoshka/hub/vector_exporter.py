@@ -2,6 +2,7 @@
 
 import copy
 import os
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -57,6 +58,7 @@ class VectorExporter(LevelExporter):
 
     def _remote_code_writer(self) -> Callable[[Path], None]:
         model = copy.deepcopy(self._trained) if self.full else self._trained.cut(self.level)
+        model.config.base_model = hub_id(model.config.base_model)
         return lambda folder: self._write_remote_code(model, folder)
 
     def _write_remote_code(self, model: PreTrainedModel, folder: Path) -> None:
@@ -171,6 +173,13 @@ def load_base(
             f"base_model gives embeddings of width {width}, but the {kind} takes {model.config.embedding_dim}"
         )
     return base_model
+
+
+def hub_id(name: str | None) -> str | None:
+    """The name of a model unless it is a path, which means nothing to the users of a repo."""
+    if name is None or Path(name).exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        return None
+    return name
 
 
 def encode_samples(model: SentenceTransformer, **kwargs) -> torch.Tensor:

@@ -49,7 +49,10 @@ def test_a_run_becomes_a_family(command, run, tmp_path, tiny_sentence_transforme
     # What the run measured, beside PCA.
     card = (out / "full" / "README.md").read_text()
     assert "| level | ours | pca | pca_uncentred | pca_int8 |" in card and (out / "full" / "curve.png").is_file()
-    assert "of the convention `raw_mean`" in card and tiny_sentence_transformer not in card
+    assert "of the convention `raw_mean`" in card
+    # Where the base model lies on this machine is nobody's business.
+    for name in ("README.md", "config.json", "matryoshka.json"):
+        assert tiny_sentence_transformer not in (out / "full" / name).read_text()
 
     status, output, error = command("family", "show", out, "--verify")
     assert status == 0, error
