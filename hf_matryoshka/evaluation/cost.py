@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from ..modeling.modeling_matryoshka_adaptor import MatryoshkaAdaptorModel
+from ..modeling.modeling_matryoshka_funnel import MatryoshkaFunnelModel
 
 
 def measure_latency(forward: Callable[[], object], repeats: int = 30, warmup: int = 3) -> float:
@@ -54,25 +55,26 @@ def index_memory_mb(bytes_per_vector: float, num_vectors: int) -> float:
 
 
 def level_cost(
-    adaptor: MatryoshkaAdaptorModel,
+    adaptor: MatryoshkaAdaptorModel | MatryoshkaFunnelModel,
     level: int | str | None = None,
     *,
     vectors: torch.Tensor | None = None,
     num_vectors: int | None = None,
     repeats: int = 30,
 ) -> dict[str, float]:
-    """Cost of one level of an adaptor.
+    """Cost of one level of an adaptor or a funnel.
 
     Args:
-        adaptor ([`~modeling.MatryoshkaAdaptorModel`]): The adaptor.
+        adaptor ([`~modeling.MatryoshkaAdaptorModel`] or [`~modeling.MatryoshkaFunnelModel`]): The model.
         level (`int` or `str`, *optional*): The level; the largest by default.
         vectors (`torch.Tensor` of shape `(batch, embedding_dim)`, *optional*): What is timed; by default one vector.
         num_vectors (`int`, *optional*): Number of vectors in an index; with it the cost has `memory_mb`.
         repeats (`int`, *optional*, defaults to 30): Timed calls, of which the median counts; 0 measures nothing.
 
     Returns:
-        `dict[str, float]`: `parameters`, `macs`, `bytes_per_vector` (float32), `latency_ms` of the adaptor's forward
-        (that of the base model is the same for every level and not in it) and `memory_mb`.
+        `dict[str, float]`: `parameters`, `macs`, `bytes_per_vector` (float32), `latency_ms` of the model's forward
+        (a funnel encodes and decodes; that of the base model is the same for every level and not in it) and
+        `memory_mb`.
 
     Raises:
         ValueError: If the level does not exist or a number is not positive.
