@@ -72,6 +72,8 @@ _EXPORTS = {
     "CorpusTextDecoder": "data.text_decoders.corpus_decoder",
     "DdsConfig": "trainers.dds_model",
     "DeltaPack": "trainers.delta_pack",
+    "SearchSpace": "lsbo.search_space",
+    "StagedLSBO": "lsbo.staged_lsbo",
     "TextDecoder": "data.text_decoders.text_decoder",
     "Vec2TextDecoder": "data.text_decoders.vec2text_decoder",
     "apply_delta_pack": "trainers.delta_pack",

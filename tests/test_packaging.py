@@ -71,10 +71,11 @@ def test_the_rooms_import_one_way():
         "trainers": {"modeling"},
         "data": {"modeling"},
         "surgery": {"modeling", "data"},
+        "lsbo": {"modeling", "data"},
         "evaluation": {"modeling", "data"},
         "hub": {"modeling", "data", "evaluation", "hub_cards"},
         "recipes": {"modeling", "data", "trainers", "surgery", "evaluation", "hub"},
-        "cli": {"modeling", "data", "trainers", "surgery", "evaluation", "hub", "recipes"},
+        "cli": {"modeling", "data", "trainers", "surgery", "evaluation", "hub", "lsbo", "recipes"},
     }
     for room, others in allowed.items():
         folder = ROOT / room if room in FOLDERS else ROOT / "hf_matryoshka" / room

@@ -1,0 +1,1 @@
+"""Bayesian optimisation in the latent of a funnel, stage by stage."""

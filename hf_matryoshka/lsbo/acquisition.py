@@ -1,0 +1,127 @@
+"""Where to look next: maximising expected improvement over some coordinates, the others held fixed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from botorch.acquisition import AcquisitionFunction
+from botorch.acquisition.logei import qLogExpectedImprovement, qLogNoisyExpectedImprovement
+from botorch.acquisition.objective import GenericMCObjective
+from botorch.acquisition.prior_guided import PriorGuidedAcquisitionFunction
+from botorch.models import ModelListGP
+from botorch.models.model import Model
+from botorch.optim import optimize_acqf
+from botorch.sampling import SobolQMCNormalSampler
+from torch import nn
+
+
+@dataclass
+class AcquisitionOptions:
+    """How hard the acquisition is maximised.
+
+    Args:
+        num_restarts (`int`, *optional*, defaults to 4): Starting points of the gradient search.
+        raw_samples (`int`, *optional*, defaults to 256): Points that these are chosen from; part of them lie around
+        the
+            best ones known, which matters in many dimensions (Papenmeier et al., arXiv 2502.09198).
+        maxiter (`int`, *optional*, defaults to 60): Steps of the gradient search.
+        mc_samples (`int`, *optional*, defaults to 128): Draws that the improvement is a mean of.
+    """
+
+    num_restarts: int = 4
+    raw_samples: int = 256
+    maxiter: int = 60
+    mc_samples: int = 128
+
+
+@dataclass
+class Observations:
+    """What is known, in the unit cube; larger values are better.
+
+    Args:
+        points (`torch.DoubleTensor` of shape `(n, dim)`), values (`torch.DoubleTensor` of shape `(n,)`): Those with a
+            value.
+        pending (`torch.DoubleTensor` of shape `(m, dim)`, *optional*): Those without one yet.
+        noisy (`bool`, *optional*, defaults to `False`): Whether the best value may be luck.
+    """
+
+    points: torch.Tensor
+    values: torch.Tensor
+    pending: torch.Tensor | None = None
+    noisy: bool = False
+
+
+def propose(
+    model: Model,
+    known: Observations,
+    bounds: torch.Tensor,
+    fixed: dict[int, float],
+    q: int,
+    seed: int,
+    options: AcquisitionOptions,
+    *,
+    feasibility: Model | None = None,
+    log_prior: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    prior_exponent: float = 0.0,
+    project: Callable[[torch.Tensor], torch.Tensor] | None = None,
+) -> tuple[torch.Tensor, float]:
+    """The points of the largest expected improvement, one after the other.
+
+    Args:
+        model (`Model`): Of the objective.
+        known ([`Observations`]): What it was fitted on.
+        bounds (`torch.DoubleTensor` of shape `(2, dim)`): The box to look in.
+        fixed (`dict[int, float]`): Coordinates that are not to be changed, and what they are.
+        q (`int`): How many points.
+        seed (`int`): Of the draws.
+        options ([`AcquisitionOptions`]): How hard to look.
+        feasibility (`Model`, *optional*): Of whether a point has a value at all, 1, or fails, 0.
+        log_prior (`Callable`, *optional*): Logarithm of a density over points `(..., dim)`, which guides the search.
+        prior_exponent (`float`, *optional*, defaults to 0.0): How much.
+        project (`Callable`, *optional*): Takes points `(..., dim)` to allowed ones.
+
+    Returns:
+        `tuple[torch.Tensor, float]`: Points `(q, dim)`, and the logarithm of the expected improvement of the first.
+    """
+    acquisition = _improvement(model, known, seed, options, feasibility)
+    if log_prior is not None and prior_exponent:
+        acquisition = PriorGuidedAcquisitionFunction(
+            acquisition, _Density(log_prior), log=True, prior_exponent=prior_exponent, X_pending=known.pending
+        )
+    points, values = optimize_acqf(
+        acquisition,
+        bounds=bounds,
+        q=q,
+        num_restarts=options.num_restarts,
+        raw_samples=options.raw_samples,
+        options={"sample_around_best": True, "maxiter": options.maxiter, "seed": seed},
+        fixed_features=fixed or None,
+        post_processing_func=project,
+        sequential=q > 1,
+    )
+    return points.detach(), float(values.reshape(-1)[0])
+
+
+def _improvement(
+    model: Model, known: Observations, seed: int, options: AcquisitionOptions, feasibility: Model | None
+) -> AcquisitionFunction:
+    settings = {"sampler": SobolQMCNormalSampler(torch.Size([options.mc_samples]), seed=seed)}
+    settings["X_pending"] = known.pending
+    if feasibility is not None:
+        model = ModelListGP(model, feasibility)
+        settings["objective"] = GenericMCObjective(lambda samples, X=None: samples[..., 0])
+        settings["constraints"] = [lambda samples: 0.5 - samples[..., 1]]
+    if known.noisy:
+        return qLogNoisyExpectedImprovement(model, X_baseline=known.points, prune_baseline=True, **settings)
+    return qLogExpectedImprovement(model, best_f=known.values.max(), **settings)
+
+
+class _Density(nn.Module):
+    """A function as the module that BoTorch asks for."""
+
+    def __init__(self, log_prob: Callable[[torch.Tensor], torch.Tensor]):
+        super().__init__()
+        self.log_prob = log_prob
+
+    def forward(self, points: torch.Tensor) -> torch.Tensor:
+        return self.log_prob(points)

@@ -1,0 +1,77 @@
+"""Where an optimisation searches: a box around the mean of a funnel's whitened coordinates."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from ..modeling import MatryoshkaFunnelModel
+
+
+class SearchSpace:
+    """The latent of a funnel in coordinates that are standard normal for embeddings like those that it was trained on.
+
+    Coordinates of later stages that are 0 are the mean of these stages given the earlier ones, so a point of the first
+    stages is a point of all. An untrained funnel ([`~surgery.funnel_init.init_funnel`]) searches principal components.
+
+    Args:
+        funnel ([`MatryoshkaFunnelModel`]): The funnel.
+        bound (`float`, *optional*, defaults to 3.0): Half the side of the box, in standard deviations.
+        decode_texts (`Callable`, *optional*): Turns embeddings `(n, embedding_dim)` into a list of n texts, such as
+        the
+            `decode` of a text decoder.
+
+    Raises:
+        ValueError: If the bound is not above 0.
+    """
+
+    def __init__(
+        self,
+        funnel: MatryoshkaFunnelModel,
+        bound: float = 3.0,
+        decode_texts: Callable[[np.ndarray], Sequence[str]] | None = None,
+    ):
+        if not bound > 0:
+            raise ValueError(f"bound must be above 0, or the box is empty, but is {bound}")
+        self.funnel = funnel.eval()
+        self.bound = bound
+        self.decode_texts = decode_texts
+
+    @property
+    def dims(self) -> list[int]:
+        """Ends of the stages."""
+        return list(self.funnel.config.matryoshka_dims)
+
+    @property
+    def latent_dim(self) -> int:
+        """Number of coordinates."""
+        return self.funnel.config.latent_dim
+
+    def to_unit(self, coordinates: torch.Tensor) -> torch.Tensor:
+        """Coordinates as points of the unit cube, the mean at its centre."""
+        return (coordinates / self.bound + 1) / 2
+
+    def from_unit(self, points: torch.Tensor) -> torch.Tensor:
+        """Undoes [`to_unit`]."""
+        return (2 * points - 1) * self.bound
+
+    @torch.no_grad()
+    def decode(self, coordinates: np.ndarray) -> np.ndarray:
+        """Embeddings, `(n, embedding_dim)`, of coordinates, `(n, latent_dim)`."""
+        funnel = self.funnel
+        given = torch.as_tensor(np.asarray(coordinates), dtype=funnel.dtype, device=funnel.device)
+        return funnel.decode(funnel.unwhiten(given)).float().cpu().numpy()
+
+    @torch.no_grad()
+    def encode(self, embeddings: np.ndarray) -> np.ndarray:
+        """Coordinates, `(n, latent_dim)`, of embeddings, `(n, embedding_dim)`; those outside of the box on its
+        edge."""
+        funnel = self.funnel
+        given = torch.as_tensor(np.asarray(embeddings), dtype=funnel.dtype, device=funnel.device)
+        found = funnel.whiten(funnel.encode(given)).double().cpu().numpy()
+        return found.clip(-self.bound, self.bound)
+
+    def fingerprint(self) -> dict[str, object]:
+        """What must be equal for a stored run to go on."""
+        weights = sum(tensor.double().abs().sum().item() for tensor in self.funnel.state_dict().values())
+        return {"dims": self.dims, "bound": self.bound, "weights": f"{weights:.6e}"}
