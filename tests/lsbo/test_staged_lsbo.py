@@ -1,6 +1,8 @@
 import json
 import math
-from concurrent.futures import ThreadPoolExecutor
+import multiprocessing
+import os
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -245,7 +247,7 @@ def test_budgets():
         ({"trials": 0}, "trials must be at least 1"),
         ({"mode": "random"}, "mode 'random' does not exist; choose one of nested, frozen, full"),
         ({"budgets": [3, 3]}, r"must hold 2 positive numbers \(one a stage\) that add up to 16"),
-        ({"surrogate": "tree"}, "surrogate 'tree' does not exist; choose one of rbf, matern, saas, linear"),
+        ({"surrogate": "tree"}, "surrogate 'tree' does not exist; choose one of rbf, matern, saas, linear, texts"),
         ({"initial": 1}, "initial must be at least 2"),
         ({"typical_set": 1.0}, "typical_set must be between 0 and 1"),
         ({"prior_weight": -1}, "prior_weight must not be negative"),
@@ -267,3 +269,49 @@ def test_the_state_is_readable(space, tmp_path):
     run.optimize(bowl(space, AT), progress=False)
     state = json.loads((tmp_path / "state.json").read_text())
     assert len(state["trials"]) == 6 and state["settings"]["mode"] == "nested"
+
+
+def test_dead_workers_are_replaced_and_their_trials_evaluated_again(space, tmp_path):
+    """A worker that dies takes its pool with it: the others' trials are evaluated in a new one."""
+    objective, mark = bowl(space, AT), tmp_path / "died"
+
+    def dies_once(embedding):
+        if not mark.exists():
+            mark.touch()
+            os._exit(1)
+        return objective(embedding)
+
+    def dies_at_the_start(embedding):
+        if abs(embedding - start).max() < 1e-6:
+            os._exit(1)
+        return objective(embedding)
+
+    def pool():
+        return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork"))
+
+    global WORK
+    WORK = dies_once
+    run = optimizer(space, trials=4, initial=4, budgets=[3, 1], folder=tmp_path / "once")
+    run.optimize(work, q=2, executor=pool, progress=False)
+    assert [trial.status for trial in run.trials] == ["complete"] * 4
+    # One that always kills its worker has failed in the end; the others have their values.
+    start, WORK = run.trials[0].embedding, dies_at_the_start
+    run = optimizer(space, trials=4, initial=4, budgets=[3, 1])
+    run.optimize(work, q=2, executor=pool, max_retries=1, progress=False)
+    assert [trial.status for trial in run.trials] == ["failed", "complete", "complete", "complete"]
+    assert run.trials[0].reason == "its worker died"
+    # A pool that cannot be made anew: its trials stay open, and a later call evaluates them.
+    run = optimizer(space, trials=4, initial=4, budgets=[3, 1])
+    with pytest.raises(BrokenExecutor), pool() as own:
+        run.optimize(work, q=2, executor=own, progress=False)
+    assert [trial.status for trial in run.trials] == ["pending", "pending"]
+    run.optimize(objective, progress=False)
+    assert len(run.completed) == 4
+
+
+WORK = None
+
+
+def work(embedding):
+    """What a forked worker finds by its name."""
+    return WORK(embedding)
