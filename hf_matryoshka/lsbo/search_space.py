@@ -20,6 +20,9 @@ class SearchSpace:
         decode_texts (`Callable`, *optional*): Turns embeddings `(n, embedding_dim)` into a list of n texts, such as
         the
             `decode` of a text decoder.
+        encode_texts (`Callable`, *optional*): Embeddings `(n, embedding_dim)` of a list of n texts; a model of the
+        texts
+            themselves needs it.
 
     Raises:
         ValueError: If the bound is not above 0.
@@ -30,12 +33,13 @@ class SearchSpace:
         funnel: MatryoshkaFunnelModel,
         bound: float = 3.0,
         decode_texts: Callable[[np.ndarray], Sequence[str]] | None = None,
+        encode_texts: Callable[[Sequence[str]], np.ndarray] | None = None,
     ):
         if not bound > 0:
             raise ValueError(f"bound must be above 0, or the box is empty, but is {bound}")
         self.funnel = funnel.eval()
         self.bound = bound
-        self.decode_texts = decode_texts
+        self.decode_texts, self.encode_texts = decode_texts, encode_texts
 
     @property
     def dims(self) -> list[int]:

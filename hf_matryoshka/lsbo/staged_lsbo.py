@@ -14,6 +14,7 @@ from .optimizer import Optimizer
 from .search_space import SearchSpace
 from .stages import Stage, plan_stages
 from .surrogates import SURROGATES, fit_surrogate
+from .text_model import TEXTS, TextModel
 from .trial import COMPLETE, FAILED, PENDING, Trial
 from .trust_region import TrustRegion
 
@@ -45,7 +46,7 @@ class StagedLSBO(Optimizer):
         initial (`int`, *optional*, defaults to 10): Trials before the first model: the mean, then random ones of the
             first stage.
         surrogate (`str`, *optional*, defaults to `"rbf"`): `"rbf"`, `"matern"`, `"saas"` or `"linear"`, see
-            [`fit_surrogate`].
+            [`fit_surrogate`]; `"texts"`: an `"rbf"` of what the decoded texts are encoded to (see [`TextModel`]).
         stage_patience (`int`, *optional*): A stage also ends after so many trials without a better value; what is left
             of its budget goes to the last stage.
         reopen (`bool`, *optional*, defaults to `False`): Of `"frozen"`: a trial changes whichever block so far
@@ -92,8 +93,11 @@ class StagedLSBO(Optimizer):
     ):
         super().__init__(space, maximize=maximize, trials=trials, seed=seed, folder=folder)
         self.stages = plan_stages(space.dims, mode, trials, budgets)
-        if surrogate not in SURROGATES:
-            raise ValueError(f"surrogate {surrogate!r} does not exist; choose one of {', '.join(SURROGATES)}")
+        if surrogate not in (*SURROGATES, TEXTS):
+            raise ValueError(
+                f"surrogate {surrogate!r} does not exist; choose one of {', '.join((*SURROGATES, TEXTS))}"
+            )
+        self._texts = TextModel(space) if surrogate == TEXTS else None
         if initial < 2:
             raise ValueError(f"initial must be at least 2, or there is nothing to model, but is {initial}")
         if stage_patience is not None and stage_patience < 1:
@@ -152,14 +156,22 @@ class StagedLSBO(Optimizer):
             return self._by_model(stage, q, rng)
         if len(self.trials) < first:
             q = min(q, first - len(self.trials))
-        found = []
+        found: list[Trial] = []
         if not self.trials:
             found = self._trials([np.zeros(self.space.latent_dim)], stage.number, stage.end, "start")
-        rows = [self._random(stage, rng) for _ in range(q - len(found))]
-        drawn = self._trials(rows, stage.number, stage.end, "random") if rows else []
-        for trial in drawn:
-            trial.id += len(found)
-        return found + drawn
+        return self._with_random(stage, q, rng, found)
+
+    def _with_random(self, stage: Stage, q: int, rng: np.random.Generator, found: list[Trial]) -> list[Trial]:
+        """`found` and random trials, `q` in all; their texts are new unless the draws find none that is."""
+        while len(found) < q:
+            for _ in range(MAX_ECHOES):
+                (trial,) = self._trials([self._random(stage, rng)], stage.number, stage.end, "random")
+                if self._echo_of(trial, found) is None:
+                    break
+                self.duplicates += 1
+            trial.id = len(self.trials) + len(found)
+            found.append(trial)
+        return found
 
     def _of_stage(self, stage: Stage) -> list[Trial]:
         return [trial for trial in self.trials if trial.stage == stage.number]
@@ -198,7 +210,10 @@ class StagedLSBO(Optimizer):
         for _ in range(MAX_ECHOES + 1):
             seed = int(rng.integers(2**31))
             with manual_seed(seed):
-                rows = self._maximise(stage, q - len(found), seed, found)
+                if self._texts is not None:
+                    rows = self._best_texts(stage, q - len(found), seed, found)
+                else:
+                    rows = self._maximise(stage, q - len(found), seed, found)
             for trial in self._trials(rows, stage.number, stage.end, "model"):
                 echo = self._echo_of(trial, found)
                 if echo is None:
@@ -209,11 +224,7 @@ class StagedLSBO(Optimizer):
                     self._echoes.append((trial.coordinates, echo.id))
             if len(found) == q:
                 return found
-        while len(found) < q:
-            (trial,) = self._trials([self._random(stage, rng)], stage.number, stage.end, "random")
-            trial.id = len(self.trials) + len(found)
-            found.append(trial)
-        return found
+        return self._with_random(stage, q, rng, found)
 
     def _echo_of(self, trial: Trial, found: list[Trial]) -> Trial | None:
         """The trial that has this text already."""
@@ -270,6 +281,20 @@ class StagedLSBO(Optimizer):
         full[:, :low] = best[:low]
         full[:, low:width] = self.space.from_unit(points).numpy()
         return full
+
+    def _best_texts(self, stage: Stage, q: int, seed: int, found: list[Trial]) -> np.ndarray:
+        """Coordinates, `(q, latent_dim)`, of the texts of the largest expected improvement among some that are
+        drawn."""
+        trials = self.completed
+        values = (1 if self.maximize else -1) * np.array([trial.value for trial in trials])
+        features = self._texts.features([trial.text for trial in trials])
+        if len(self._corpus[1]):
+            sign = 1 if self.maximize else -1
+            features, values = np.concatenate([features, self._corpus[0]]), np.append(values, sign * self._corpus[1])
+        best = self.best.coordinates if self.best is not None else np.zeros(self.space.latent_dim)
+        known = [trial.text for trial in (*self.trials, *found)]
+        pending = [trial.text for trial in (*self.trials, *found) if trial.status == PENDING]
+        return self._texts.best(features, values, best, stage.start, stage.end, known, pending, q, seed)
 
     def _observations(self, stage: Stage | None) -> tuple[np.ndarray, np.ndarray]:
         """Coordinates and values, larger is better; of one stage and the best trial before it, where one is given."""

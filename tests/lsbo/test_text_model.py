@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from hf_matryoshka.lsbo.staged_lsbo import StagedLSBO
+from hf_matryoshka.lsbo.text_model import TextModel
+
+from .lsbo_spaces import QUICK, make_space
+
+
+@pytest.fixture(scope="module")
+def space():
+    """Texts are the signs of the first coordinates and a number; each is encoded to a point of its own."""
+    plain = make_space()
+
+    def decode(embeddings):
+        rows = plain.encode(embeddings).clip(-2, 2).round().astype(int)
+        return [" ".join(map(str, row)) for row in rows]
+
+    def encode(texts):
+        return plain.decode(np.array([[float(word) for word in text.split()] for text in texts]))
+
+    return make_space(decode_texts=decode, encode_texts=encode)
+
+
+def distance(text):
+    return -float(((np.array([float(word) for word in text.split()]) - [1, -2, 0, 1]) ** 2).sum())
+
+
+def test_the_texts_that_promise_most_are_proposed(space):
+    run = StagedLSBO(space, maximize=True, trials=16, initial=6, surrogate="texts", acquisition=QUICK)
+    best = run.optimize(distance, q=2, progress=False)
+    assert best.value >= -1 and len({trial.text for trial in run.trials}) == len(run.trials)
+    assert all(not trial.coordinates[2:].any() for trial in run.trials if trial.stage == 0)
+    by = {kind: [trial.value for trial in run.trials if trial.origin == kind] for kind in ("random", "model")}
+    assert np.mean(by["model"]) > np.mean(by["random"])
+
+
+def test_a_text_is_encoded_once(space):
+    calls = []
+    counting = make_space(
+        decode_texts=space.decode_texts,
+        encode_texts=lambda texts: calls.append(list(texts)) or space.encode_texts(texts),
+    )
+    model = TextModel(counting)
+    first = model.features(["1 0 0 0", "0 1 0 0", "1 0 0 0"])
+    assert np.array_equal(first[0], first[2]) and calls == [["1 0 0 0", "0 1 0 0"]]
+    np.testing.assert_allclose(first, [[1, 0, 0, 0], [0, 1, 0, 0], [1, 0, 0, 0]], atol=1e-4)
+    model.features(["0 1 0 0"])
+    assert len(calls) == 1 and model.features([]).shape == (0, 4)
+
+
+def test_texts_are_needed():
+    with pytest.raises(ValueError, match="needs a search space with decode_texts and encode_texts"):
+        StagedLSBO(make_space(), maximize=True, trials=8, surrogate="texts")
