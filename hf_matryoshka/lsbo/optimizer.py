@@ -2,6 +2,7 @@
 
 import json
 import math
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from concurrent.futures import BrokenExecutor, Executor
@@ -81,7 +82,12 @@ class Optimizer(ABC):
         """
         if q < 1:
             raise ValueError(f"q must be at least 1, but is {q}")
+        refused, start = self.duplicates, time.perf_counter()
         found = self._propose(q)
+        for trial in found:
+            trial.seconds = (time.perf_counter() - start) / len(found)
+        if found:
+            found[0].refused = self.duplicates - refused
         self.trials += found
         return found
 

@@ -26,6 +26,8 @@ class Trial:
         value (`float`, *optional*): What the objective gave.
         variance (`float`, *optional*): Of the noise in the value.
         reason (`str`, *optional*): Why it failed.
+        seconds (`float`, *optional*): What its proposal took, its share where several were made at once.
+        refused (`int`, *optional*, defaults to 0): Proposals that were refused before it because their text was known.
     """
 
     id: int
@@ -39,6 +41,8 @@ class Trial:
     value: float | None = None
     variance: float | None = None
     reason: str | None = None
+    seconds: float | None = None
+    refused: int = 0
 
     @property
     def candidate(self) -> Any:
@@ -48,4 +52,4 @@ class Trial:
     def record(self) -> dict[str, Any]:
         """All but the arrays, as JSON has it."""
         names = ("id", "stage", "active_dim", "origin", "text", "status", "value", "variance", "reason")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in (*names, "seconds", "refused")}
