@@ -21,6 +21,8 @@ from .trust_region import TrustRegion
 
 # Proposals that decode to a known text, one after the other, before a random point is taken instead.
 MAX_ECHOES = 8
+# Observations of a block that a model of it alone needs: the best trial before it, and some that were drawn.
+LEAST_OF_BLOCK = 4
 
 
 class StagedLSBO(Optimizer):
@@ -152,7 +154,7 @@ class StagedLSBO(Optimizer):
             q = min(q, stage.budget - len(self._of_stage(stage)))
         rng = np.random.default_rng([self.seed, len(self.trials)])
         first = min(self.initial, self.stages[0].budget)
-        if len(self.trials) >= first and len(self.completed) + len(self._corpus[1]) >= 2:
+        if len(self.trials) >= first and len(self._known(stage)[1]) >= (LEAST_OF_BLOCK if stage.start else 2):
             return self._by_model(stage, q, rng)
         if len(self.trials) < first:
             q = min(q, first - len(self.trials))
@@ -235,10 +237,10 @@ class StagedLSBO(Optimizer):
     def _maximise(self, stage: Stage, q: int, seed: int, found: list[Trial]) -> np.ndarray:
         """Coordinates, `(q, latent_dim)`, of the largest expected improvement."""
         blocks = [(stage.start, stage.end)]
-        joint = self.mode != "frozen" or self.reopen
+        joint = self._joint
         if self.reopen:
             blocks = [(earlier.start, earlier.end) for earlier in self.stages[: stage.number + 1]]
-        rows, values = self._observations(None if joint else stage)
+        rows, values = self._known(stage)
         best = rows[int(values.argmax())]
         # As many coordinates as any observation sets: the others are 0 everywhere.
         width = stage.end
@@ -295,6 +297,15 @@ class StagedLSBO(Optimizer):
         known = [trial.text for trial in (*self.trials, *found)]
         pending = [trial.text for trial in (*self.trials, *found) if trial.status == PENDING]
         return self._texts.best(features, values, best, stage.start, stage.end, known, pending, q, seed)
+
+    @property
+    def _joint(self) -> bool:
+        """Whether one model has all trials, instead of those of a stage."""
+        return self.mode != "frozen" or self.reopen
+
+    def _known(self, stage: Stage) -> tuple[np.ndarray, np.ndarray]:
+        """What the model of a stage is fitted on."""
+        return self._observations(None if self._joint else stage)
 
     def _observations(self, stage: Stage | None) -> tuple[np.ndarray, np.ndarray]:
         """Coordinates and values, larger is better; of one stage and the best trial before it, where one is given."""
