@@ -5,7 +5,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
-from concurrent.futures import BrokenExecutor, Executor
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 from ..data.files import write_beside
 from .search_space import SearchSpace
 from .trial import COMPLETE, FAILED, PENDING, Trial
+from .workers import Workers
 
 
 STATE, ARRAYS = "state.json", "trials.safetensors"
@@ -173,7 +174,7 @@ class Optimizer(ABC):
         """
         if q < 1:
             raise ValueError(f"q must be at least 1, but is {q}")
-        workers = _Workers(objective, executor, max_retries)
+        workers = Workers(objective, executor, max_retries)
         with tqdm(total=self.planned, initial=self._told(), desc=self.name, disable=not progress) as bar, workers:
             while (left := self.planned - self._told()) > 0:
                 # Those that an interrupted run left open come first.
@@ -247,61 +248,6 @@ class Optimizer(ABC):
     def _restore(self, state: dict[str, Any]) -> None:
         """Takes back what [`_extra_state`] gave."""
         self.duplicates = state["duplicates"]
-
-
-class _Workers:
-    """Evaluates batches, here or by an executor."""
-
-    def __init__(
-        self,
-        objective: Callable[[Any], float],
-        executor: Executor | Callable[[], Executor] | None,
-        max_retries: int,
-    ):
-        self.objective, self.max_retries = objective, max_retries
-        self.make = executor if executor is not None and not isinstance(executor, Executor) else None
-        self.executor = executor if isinstance(executor, Executor) else None
-
-    def __enter__(self) -> "_Workers":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.make is not None and self.executor is not None:
-            self.executor.shutdown(cancel_futures=True)
-
-    def evaluate(self, trials: list[Trial]) -> list[tuple[float | None, str | None]]:
-        """Value and reason of each, in the order of the trials."""
-        if self.make is None and self.executor is None:
-            return [_guarded(self.objective, trial.candidate) for trial in trials]
-        found: dict[int, tuple[float | None, str | None]] = {}
-        for attempt in range(self.max_retries + 1):
-            # After a death one at a time: the other trials are not to die with the one that kills.
-            waiting = [trial for trial in trials if trial.id not in found]
-            for group in [waiting] if attempt == 0 else [[trial] for trial in waiting]:
-                found |= self._run(group)
-        return [found.get(trial.id, (None, "its worker died")) for trial in trials]
-
-    def _run(self, trials: list[Trial]) -> dict[int, tuple[float | None, str | None]]:
-        """What the trials whose workers did not die gave."""
-        if self.executor is None:
-            self.executor = self.make()
-        found = {}
-        try:
-            futures = [(t.id, self.executor.submit(_guarded, self.objective, t.candidate)) for t in trials]
-            for number, future in futures:
-                found[number] = future.result()
-        except BrokenExecutor:
-            if self.make is None:
-                raise
-            self.executor = None
-        return found
-
-
-def _guarded(objective: Callable[[Any], float], candidate: Any) -> tuple[Any, str | None]:
-    try:
-        return objective(candidate), None
-    except Exception as error:
-        return None, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
 
 
 def _checked(value: Any, reason: str | None) -> tuple[float | None, str | None]:
