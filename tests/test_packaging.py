@@ -74,7 +74,7 @@ def test_the_rooms_import_one_way():
         "lsbo": {"modeling", "data"},
         "evaluation": {"modeling", "data"},
         "hub": {"modeling", "data", "evaluation", "hub_cards"},
-        "recipes": {"modeling", "data", "trainers", "surgery", "evaluation", "hub"},
+        "recipes": {"modeling", "data", "trainers", "surgery", "evaluation", "hub", "lsbo"},
         "cli": {"modeling", "data", "trainers", "surgery", "evaluation", "hub", "lsbo", "recipes"},
     }
     for room, others in allowed.items():

@@ -15,6 +15,7 @@ from . import (
     family,
     frontier,
     hub,
+    optimize,
     pack,
     push,
     quickstart,
@@ -41,6 +42,7 @@ app.command()(evaluate.evaluate)
 app.command(cls=export.BudgetsCommand)(export.export)
 app.command()(combine.fold_glue)
 app.command()(frontier.frontier)
+app.command()(optimize.optimize)
 app.command()(pack.pack)
 app.command()(push.push)
 app.command()(select.select)
