@@ -106,6 +106,7 @@ _EXPORTS = {
     "pack_texts": "data.pack",
     "phase_weights": "trainers.three_phases",
     "push_family": "hub.push",
+    "push_run": "hub.push_run",
     "optimize_funnel": "recipes.optimize",
     "order_layers_by_importance": "surgery.layer_order",
     "round_trip_cosine": "data.text_decoders.text_decoder",

@@ -43,6 +43,9 @@ def optimize(
     bound: Annotated[float, typer.Option(help="Half the side of the searched box, in standard deviations.")] = 3.0,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete another run in the output folder.")] = False,
+    push: Annotated[
+        str | None, typer.Option(metavar="USER/NAME", help="Bring the run to the Hub as a data set.")
+    ] = None,
     json: JsonFlag = False,
 ) -> None:
     """Find the text, or the embedding, for which an objective is best, in the latent of a funnel.
@@ -53,11 +56,15 @@ def optimize(
     texts.jsonl.gz --output runs/relevance
     """
     from ..evaluation.table import format_rows
+    from ..hub.push import check_push
+    from ..hub.push_run import push_run
     from ..lsbo.report import TRACE_FILE
     from ..recipes.optimize import optimize_funnel
 
     if maximize is None:
         raise ValueError("say which values are better: --maximize or --minimize")
+    if push is not None:
+        push = check_push(push)
     options: dict[str, Any] = {
         "mode": mode,
         "surrogate": surrogate,
@@ -82,8 +89,9 @@ def optimize(
         overwrite=overwrite,
         **{name: value for name, value in options.items() if value is not None},
     )
+    pushed = None if push is None else push_run(output, push)
     if json:
-        print_json({"output": output, **found})
+        print_json({"output": output, "repo_id": pushed and pushed.repo_id, **found})
         return
     names = ("stage", "coordinates", "trials", "best", "best_so_far", "failed", "duplicates", "seconds")
     print(format_rows(names, [[_shown(row[name]) for name in names] for row in found["stages"]]))
@@ -94,6 +102,8 @@ def optimize(
     if run.best.text is not None:
         print(run.best.text)
     print(f"Trace: {output / TRACE_FILE}")
+    if pushed is not None:
+        print(f"Data set: {pushed.repo_id}, {'up to date' if pushed.commit is None else 'pushed'}")
 
 
 def _shown(value: float | int | None) -> str:

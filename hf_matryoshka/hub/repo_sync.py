@@ -39,7 +39,7 @@ class RepoChange:
         head (`str`, *optional*): Its last commit.
         add (`list[str]`), delete (`list[str]`): Files to write and to remove.
         num_bytes (`int`): Size of the files to write.
-        foreign (`bool`): Whether it holds files but no manifest: nothing that was pushed from here.
+        foreign (`bool`): Whether it holds files, but not the mark (a manifest): nothing that was pushed from here.
     """
 
     repo_id: str
@@ -56,17 +56,25 @@ class RepoChange:
         return self.exists and not self.add and not self.delete
 
 
-def compare_repo(api: HfApi, repo_id: str, contents: dict[str, Path | bytes]) -> RepoChange:
+def compare_repo(
+    api: HfApi,
+    repo_id: str,
+    contents: dict[str, Path | bytes],
+    repo_type: str | None = None,
+    mark: str = MANIFEST_FILE,
+) -> RepoChange:
     """Compare a repo on the Hub with the files that it shall hold, by their hashes; nothing is downloaded.
 
     Args:
         api (`HfApi`): The client.
         repo_id (`str`): The repo.
         contents (`dict[str, Path | bytes]`): A file or its content, by its path in the repo.
+        repo_type (`str`, *optional*): `"dataset"`; a model by default.
+        mark (`str`, *optional*, defaults to that of a manifest): File that all repos have which are pushed from here.
     """
     try:
-        head = api.repo_info(repo_id).sha
-        tree = api.list_repo_tree(repo_id, recursive=True, revision=head)
+        head = api.repo_info(repo_id, repo_type=repo_type).sha
+        tree = api.list_repo_tree(repo_id, recursive=True, revision=head, repo_type=repo_type)
         remote = {entry.path: entry for entry in tree if isinstance(entry, RepoFile)}
     except RepositoryNotFoundError:
         head, remote = None, {}
@@ -74,19 +82,26 @@ def compare_repo(api: HfApi, repo_id: str, contents: dict[str, Path | bytes]) ->
     delete = sorted(set(remote) - set(contents) - HUB_FILES)
     num_bytes = sum(_size(contents[name]) for name in add)
     own = {name for name in remote if name not in HUB_FILES and name != "README.md"}
-    return RepoChange(
-        repo_id, head is not None, head, add, delete, num_bytes, foreign=bool(own) and MANIFEST_FILE not in remote
-    )
+    foreign = bool(own) and mark not in remote
+    return RepoChange(repo_id, head is not None, head, add, delete, num_bytes, foreign)
 
 
-def commit_change(api: HfApi, change: RepoChange, contents: dict[str, Path | bytes], message: str) -> str:
+def commit_change(
+    api: HfApi,
+    change: RepoChange,
+    contents: dict[str, Path | bytes],
+    message: str,
+    repo_type: str | None = None,
+) -> str:
     """Bring a repo to its new state in one commit, on top of the commit that was compared; returns the commit id."""
     operations = [
         CommitOperationAdd(name, contents[name] if isinstance(contents[name], bytes) else str(contents[name]))
         for name in change.add
     ]
     operations += [CommitOperationDelete(name) for name in change.delete]
-    return api.create_commit(change.repo_id, operations, commit_message=message, parent_commit=change.head).oid
+    return api.create_commit(
+        change.repo_id, operations, commit_message=message, parent_commit=change.head, repo_type=repo_type
+    ).oid
 
 
 def with_retries(call: Callable[[], T], what: str) -> T:

@@ -102,15 +102,18 @@ def summary(run: Optimizer) -> dict[str, Any]:
     }
 
 
-def save_report(run: Optimizer, folder: str | Path | None = None) -> dict[str, Any]:
+def save_report(
+    run: Optimizer, folder: str | Path | None = None, about: dict[str, str] | None = None
+) -> dict[str, Any]:
     """Writes `summary.json` and `trace.png`.
 
     Args:
         run ([`Optimizer`]): The run.
         folder (`str` or `Path`, *optional*): Where to; by default that of the run.
+        about (`dict[str, str]`, *optional*): What else is to be told of it, such as its `objective`.
 
     Returns:
-        `dict`: The [`summary`].
+        `dict`: The [`summary`], with `about`.
 
     Raises:
         ValueError: If neither is given, or no trial has a value.
@@ -120,7 +123,7 @@ def save_report(run: Optimizer, folder: str | Path | None = None) -> dict[str, A
     if folder is None:
         raise ValueError("this run has no folder; give one for the report")
     trace_plot(run, folder / TRACE_FILE)
-    found = summary(run)
+    found = {"about": about or {}, **summary(run)}
     with write_beside(folder / SUMMARY_FILE) as temporary:
         temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return found

@@ -150,7 +150,9 @@ def optimize_funnel(
     run = make(folder=folder)
     executor = partial(ProcessPoolExecutor, workers, multiprocessing.get_context("spawn")) if workers else None
     run.optimize(function, q=q, executor=executor, progress=progress)
-    return run, save_report(run)
+    about = {"objective": objective, "funnel": Path(funnel).resolve().name}
+    about |= {} if corpus is None else {"corpus": f"{len(texts.texts):,} texts of {Path(corpus).name}"}
+    return run, save_report(run, about=about)
 
 
 def load_objective(name: str) -> Callable[[Any], float]:

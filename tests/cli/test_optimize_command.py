@@ -84,13 +84,17 @@ def test_texts_are_found_and_the_run_is_resumed(command, folder, funnel):
     assert found["diagnostics"]["failure_rate"] == 0.25
 
 
-def test_embeddings_are_minimised_by_workers(command, folder, funnel):
+def test_embeddings_are_minimised_by_workers_and_the_run_is_pushed(command, hub, folder, funnel):
     arguments = ["optimize", "--funnel", funnel / "model", "--objective", "my_scores:first", "--minimize"]
     arguments += ["--optimizer", "random", "--trials", 4, "--workers", 2, "--output", "run", "--json"]
     status, output, error = command(*arguments)
     assert status == 0, error
     found = json.loads(output)
     assert found["best_values"] == sorted(found["best_values"], reverse=True) and found["best"]["text"] is None
+    status, output, _ = command(*arguments[:-1], "--push", "me/first")
+    assert status == 0 and "Data set: me/first, pushed" in output and hub.repos("dataset") == ["me/first"]
+    status, _, error = command(*arguments[:-1], "--push", "you/first")
+    assert status == 2 and "is not allowed to this token" in error
 
 
 def test_bad_input_is_one_sentence(command, folder, funnel):
