@@ -293,7 +293,8 @@ def test_golden(name, written):
 def test_every_golden_file_and_every_template_is_in_use():
     assert {path.stem for path in GOLDEN.iterdir()} == set(FACTS)
     templates = {path.name for path in (Path(__file__).parents[2] / "hub_cards").glob("[!_]*.md")}
-    assert {facts.template for facts in FACTS.values()} == templates
+    # The card of an optimiser's run is no card of a level: tests/hub/test_push_run.py looks at it.
+    assert {facts.template for facts in FACTS.values()} == templates - {"lsbo.md"}
 
 
 @pytest.mark.parametrize("name", FACTS)
