@@ -5,12 +5,13 @@
 The run of configs/funnel_flow.yaml on embeddings of all-MiniLM-L6-v2, split `heldout` (the tenth of the texts that it
 has not seen). `nll`: nats a vector, the density over the surface of the unit sphere. `gaussian`: a normal distribution
 with full covariance, fitted by maximum likelihood on the same training embeddings, on the tangent space at their mean
-direction, as a density over the sphere, too. MiniLM's embeddings fill 380 of the 383 dimensions of their sphere; both
-densities are over that part of it. `nll_minus_gaussian`: the paired difference with its 95% bootstrap
-interval over the texts. `z_variance`: mean variance of the held-out coordinates (u - m) / s of a stage, 1 where the
-predicted spreads are right; `rest`: of what no stage holds. `inverse_error`: largest difference of an embedding and
-what its coordinates are turned back into. `nll_max`: the worst held-out embedding, and `nll_max_unit_noise` of random
-unit vectors. `cosine`: of reconstructions by the means of what is missing.
+direction, as a density over the sphere, too. Where embeddings fill fewer
+dimensions than their sphere has, both densities are over the part that they fill (`intrinsic_dim`).
+`nll_minus_gaussian`: the paired difference with its 95% bootstrap interval over the texts. `z_variance`: mean variance
+of the held-out coordinates (u - m) / s of a stage, 1 where the predicted spreads are right; `rest`: of what no stage
+holds. `inverse_error`: largest difference of an embedding and what its coordinates are turned back into. `nll_max`:
+the worst held-out embedding, and `nll_max_unit_noise` of random unit vectors. `cosine`: of reconstructions by the
+means of what is missing.
 """
 
 import argparse
@@ -61,6 +62,7 @@ def main() -> None:
     add("gaussian", "nll", *bootstrap_mean(-other.numpy()))
     add("flow", "nll_minus_gaussian", *paired_bootstrap(-own.numpy(), -other.numpy()))
     add("flow", "nll_max", (-own).max())
+    add("flow", "intrinsic_dim", model.config.flat_dim)
     noise = F.normalize(torch.randn(1000, held_out.shape[1], generator=torch.Generator().manual_seed(0)), dim=-1)
     add("flow", "nll_max_unit_noise", (-model.log_likelihood(noise)).max())
 

@@ -5,7 +5,7 @@
 Arrow files of random unit vectors of width 768 are written to `--work` piece by piece (1.5 million: 4.6 GB), and a
 funnel of the original's size is trained on each for `--steps` steps of 16,384, by the whole recipe: check of the file,
 start, training, densities, report. `peak_mb`: the largest private memory of the process (`RssAnon`), read ten times a
-second; pages of the file that the system keeps while it has memory to spare are not in it. `first_step_mb`: what it is
+second; pages of the file that the system keeps while it has memory to spare are not in it. `loaded_mb`: what it is
 once the program is loaded and no file is open.
 """
 
@@ -68,7 +68,7 @@ def measure(path: Path, work: Path, steps: int, result: Path) -> None:
     report = train_funnel(recipe, work, training, overwrite=True).report
     done.set()
     thread.join()
-    found = {"peak_mb": peak[0], "first_step_mb": first, "seconds": time.time() - began}
+    found = {"peak_mb": peak[0], "loaded_mb": first, "seconds": time.time() - began}
     result.write_text(json.dumps(found | {"training_seconds": report["seconds"]}))
 
 
