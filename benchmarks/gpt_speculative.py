@@ -71,19 +71,22 @@ def assistant(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def acceptance(runs: Path, text: str, seeds: int) -> list[dict[str, Any]]:
+def acceptance(
+    runs: Path, text: str, seeds: int, nested: str = "ours_nested", drafts: list[str] | None = None
+) -> list[dict[str, Any]]:
+    """Tokens a pass of the runs called `nested`, with drafts of all their smaller levels unless given."""
     rows, found, count = [], {}, SMALL_PROMPTS
     for seed in range(seeds):
-        trained = load_run(runs / f"ours_nested_s{seed}")
+        trained = load_run(runs / f"{nested}_s{seed}")
         model, levels = trained.model, trained.model.config.levels
         pieces = prompts(trained, text, count, SMALL[0])
         options = {"max_new_tokens": SMALL[1], "do_sample": False, "eos_token_id": None}
         plain = [model.generate(piece, **options) for piece in pieces]
         passes = Passes(model)
-        for level in levels[:-1]:
+        for level in drafts or levels[:-1]:
             alone = load_run(runs / f"independent-{level}_s{seed}").model
             systems: dict[str, dict[str, Any]] = {
-                "ours_nested": {"draft_level": level, "num_draft_tokens": DRAFTED},
+                nested: {"draft_level": level, "num_draft_tokens": DRAFTED},
                 "hf_nested": {"assistant_model": assistant(model.doll(level))},
                 "independent_draft": {"assistant_model": assistant(alone)},
             }
@@ -92,7 +95,7 @@ def acceptance(runs: Path, text: str, seeds: int) -> list[dict[str, Any]]:
                 for piece, expected in zip(pieces, plain, strict=True):
                     same += torch.equal(model.generate(piece, **options, **drafting), expected)
                 # Ours reads the prompt in a pass of its own; that of transformers reads it with the first drafts.
-                used = passes.count - (count if system == "ours_nested" else 0)
+                used = passes.count - (count if system == nested else 0)
                 value = count * SMALL[1] / used
                 found.setdefault((system, level), []).append(value)
                 row = {"system": system, "level": level, "split": "validation", "metric": "tokens_per_pass"}
@@ -102,7 +105,7 @@ def acceptance(runs: Path, text: str, seeds: int) -> list[dict[str, Any]]:
                     f"seed {seed} {level} {system:>17} {value:.3f} tokens a pass, same text {same}/{count}", flush=True
                 )
     for level in sorted({level for _, level in found}):
-        for system in ("ours_nested", "hf_nested"):
+        for system in (nested, "hf_nested"):
             pairs = zip(found[system, level], found["independent_draft", level], strict=True)
             row = {"system": system, "level": level, "split": "validation", "drafted": DRAFTED}
             row["metric"] = "tokens_per_pass_over_independent"
