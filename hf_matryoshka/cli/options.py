@@ -1,6 +1,5 @@
 """Flags and YAML keys from the fields of dataclasses."""
 
-import difflib
 import inspect
 import json
 import types
@@ -12,6 +11,9 @@ from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperOption
+
+from ..data.yaml_mapping import read_mapping
+from ..recipes.option_values import check_options
 
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
@@ -172,31 +174,13 @@ def _accepts(parser: Callable[[str], list], argument: str) -> bool:
 
 
 def load_yaml(path: Path | None, *option_types: type) -> dict[str, Any]:
-    """The keys of a YAML file, each of which must be a field of one of the dataclasses.
+    """The keys of a YAML file, each of which must be a field of one of the dataclasses and have its type.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If it is no mapping or holds an unknown key; the message names the nearest known one.
+        ValueError: If it is no mapping, or holds an unknown key or a value of another type.
     """
-    if path is None:
-        return {}
-    import yaml
-
-    if not path.is_file():
-        raise FileNotFoundError(f"config {path} does not exist")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"config {path} is no YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"config {path} must map option names to values, but it is a {type(values).__name__}")
-    known = {item.name for options in option_types for item in fields(options) if item.init}
-    for key in values:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            raise ValueError(f"config {path} has the unknown option {key!r}{hint}")
-    return values
+    return {} if path is None else check_options(read_mapping(path), f"config {path}", *option_types)
 
 
 def print_json(value: Any) -> None:

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from .taxonomy import Taxonomy, read_mapping
+from .taxonomy import CONTENT, Taxonomy
 from .wordnet import WordNetTaxonomy
+from .yaml_mapping import read_mapping
 
 
 def read_hierarchy(path: str | Path) -> Taxonomy | WordNetTaxonomy:
@@ -17,7 +18,7 @@ def read_hierarchy(path: str | Path) -> Taxonomy | WordNetTaxonomy:
         FileNotFoundError: If there is no such file.
         ValueError: If it is no such mapping, or has other keys.
     """
-    values = read_mapping(path)
+    values = read_mapping(path, *CONTENT)
     if "wordnet" not in values:
         return Taxonomy.from_values(values, path)
     unknown = [key for key in values if key not in ("wordnet", "depths", "min_tokens")]

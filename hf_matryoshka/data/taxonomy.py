@@ -4,7 +4,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-import yaml
+
+from .yaml_mapping import read_mapping
+
+
+# What [`read_mapping`] says of a file with one.
+CONTENT = ("taxonomy", "prefix lengths to groups of tokens")
 
 
 class Taxonomy:
@@ -74,7 +79,7 @@ class Taxonomy:
             FileNotFoundError: If there is no such file.
             ValueError: If it is no such mapping, or the groups are no taxonomy.
         """
-        return cls.from_values(read_mapping(path), path)
+        return cls.from_values(read_mapping(path, *CONTENT), path)
 
     @classmethod
     def from_values(cls, values: Mapping, path: str | Path) -> "Taxonomy":
@@ -94,25 +99,6 @@ class Taxonomy:
             for width, named in values.items()
         }
         return cls(groups, refine)
-
-
-def read_mapping(path: str | Path) -> dict:
-    """The mapping that a YAML file holds.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it holds something else.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"taxonomy {path} does not exist")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"taxonomy {path} is no YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"taxonomy {path} must map prefix lengths to groups of tokens")
-    return values
 
 
 def _group_of(width: int, named: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -1,23 +1,20 @@
 """What an ablation runs, read from a YAML file and checked before any work."""
 
-import difflib
 import itertools
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from ..data.yaml_mapping import read_mapping
 from ..trainers.delta_arguments import DeltaTrainingArguments
 from .delta_model import build_config
 from .delta_recipe import DeltaRecipe
+from .option_values import check_options
 from .train_delta import delta_arguments
 
 
 KEYS = ("base", "options", "variants", "grid", "seeds")
 RECIPE = tuple(item.name for item in fields(DeltaRecipe))
-# Every option of `train delta`, but where it writes.
-KNOBS = {*RECIPE, *(item.name for item in fields(DeltaTrainingArguments) if item.init)} - {"output_dir"}
 
 
 @dataclass
@@ -73,21 +70,20 @@ def read_ablation(path: str | Path) -> Ablation:
         ValueError: If it is no such description, names an unknown option, or a variant is no valid training.
     """
     path = Path(path)
-    values = _read(path)
+    values = read_mapping(path)
     for key in values:
         if key not in KEYS:
             raise ValueError(f"{path} has the unknown key {key!r}; it may have {', '.join(KEYS)}")
     base = values.get("base")
     if isinstance(base, str):
-        base = _read(path.parent / base)
+        base = read_mapping(path.parent / base)
     if not isinstance(base, dict):
         raise ValueError(f"{path} needs base: the options of a training, or the name of a YAML file with them")
-    _check_knobs(base, f"the base of {path}")
+    base = _knobs(base, f"the base of {path}")
     options = values.get("options") or {}
     if not isinstance(options, dict):
         raise ValueError(f"the options of {path} must map names to values, but are {options!r}")
-    _check_knobs(options, str(path))
-    base |= options
+    base |= _knobs(options, str(path))
     if ("variants" in values) == ("grid" in values):
         raise ValueError(f"{path} needs variants or grid, and not both")
     named = _named(values["variants"], path) if "variants" in values else _product(values["grid"], path)
@@ -101,23 +97,11 @@ def read_ablation(path: str | Path) -> Ablation:
     return Ablation(path.stem, base, variants, _seeds(values.get("seeds", 1), path))
 
 
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"config {path} does not exist")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"config {path} is no YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ValueError(f"config {path} must map names to values, but it is a {type(values).__name__}")
-    return values
-
-
-def _check_knobs(options: dict[str, Any], where: str) -> None:
-    for name in options:
-        if name not in KNOBS:
-            near = difflib.get_close_matches(str(name), KNOBS, n=1)
-            raise ValueError(f"{where} has the unknown option {name!r}{f'; did you mean {near[0]}?' if near else ''}")
+def _knobs(options: Any, where: str) -> dict[str, Any]:
+    """Options of `train delta`, but for where it writes."""
+    if "output_dir" in options:
+        raise ValueError(f"{where} has the unknown option 'output_dir'; each run has a folder of its own")
+    return check_options(options, where, DeltaRecipe, DeltaTrainingArguments)
 
 
 def _named(entries: Any, path: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -138,7 +122,7 @@ def _product(grid: Any, path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 def _variant(name: str, base: dict[str, Any], changes: dict[str, Any]) -> Variant:
     where = f"variant {name!r}"
-    _check_knobs(changes, where)
+    changes = _knobs(changes, where)
     for option in ("seed", "objective"):
         if option in changes:
             raise ValueError(f"{where} sets {option}, which all variants share; leave it out")
