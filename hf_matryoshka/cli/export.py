@@ -85,9 +85,9 @@ def export(
     from ..hub.cards import CardDetails
     from ..hub.export_family import export_family
     from ..hub.trained_folder import load_trained_model
-    from ..recipes.run_folder import CURVE_FILE
+    from ..recipes.run_folder import CURVE_FILE, OVERLAP_FILE
 
-    measured = [path for path in [model / CURVE_FILE] if path.is_file()]
+    measured = [path for path in (model / CURVE_FILE, model / OVERLAP_FILE) if path.is_file()]
     curves = [Curve.from_json(path) for path in curve or measured]
     # A path means nothing to the reader of a card.
     hub_id = base_model if base_model and not Path(base_model).exists() else None

@@ -12,12 +12,12 @@ from ..recipes.fractal_recipe import FractalRecipe
 from ..recipes.funnel_recipe import FunnelRecipe
 from ..recipes.gpt_recipe import GPTRecipe
 from ..recipes.mamba_recipe import MambaRecipe
-from .options import JsonFlag, lists_command, load_yaml, print_json, with_flags
+from .options import JsonFlag, lists_command, with_flags
 from .train_delta import train_delta
 from .train_funnel import train_funnel
 from .train_gpt import train_fractal, train_gpt
 from .train_mamba import train_mamba
-from .training_flags import training_flags
+from .train_options import ConfigFile, Overwrite, print_report, read_options
 
 
 def add_training_commands(group: typer.Typer) -> None:
@@ -50,8 +50,8 @@ def train_adaptor(
     query_vectors: Annotated[
         Path | None, typer.Option(help="Vectors of the queries, in the order of --beir, which then gives the labels.")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="YAML file with options of the recipe and the training.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Delete another run that lies in the output folder.")] = False,
+    config: ConfigFile = None,
+    overwrite: Overwrite = False,
     json: JsonFlag = False,
     *,
     flags: dict[str, Any],
@@ -74,10 +74,7 @@ def train_adaptor(
     from ..recipes.train_adaptor import train_adaptor as run
     from ..trainers.adaptor_arguments import AdaptorTrainingArguments
 
-    values = load_yaml(config, AdaptorRecipe, AdaptorTrainingArguments)
-    training = {name: value for name, value in values.items() if name not in AdaptorRecipe.__dataclass_fields__}
-    training |= training_flags(context.args, AdaptorTrainingArguments, "train adaptor")
-    recipe = AdaptorRecipe(**{name: value for name, value in values.items() if name not in training} | flags)
+    recipe, training = read_options(context, config, flags, AdaptorRecipe, AdaptorTrainingArguments)
     dataset = None if beir is None else load_beir(beir)
     if vectors is None:
         ensure_writable_folder(output)
@@ -87,11 +84,11 @@ def train_adaptor(
     else:
         found = AdaptorVectors.from_vectors(dataset, load_vectors(vectors), load_vectors(query_vectors))
     trained = run(found, output, recipe, training=training, overwrite=overwrite)
-    if json:
-        print_json({"model": output / "model", **trained.report})
-        return
-    for stage, result in trained.report["stages"].items():
+    print_report(trained.report, output / "model", json, _print_stages, "Adaptor")
+
+
+def _print_stages(report: dict[str, Any]) -> None:
+    for stage, result in report["stages"].items():
         print(f"{stage}: {result.get('best_step', 'all')} steps")
         for name, value in result.get("after", {}).items():
             print(f"  {name}: {result['before'][name]:.4f} -> {value:.4f} (held-out documents)")
-    print(f"Adaptor: {output / 'model'}")

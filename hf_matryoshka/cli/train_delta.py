@@ -1,14 +1,14 @@
 """`hf-matryoshka train delta`."""
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
+from ..data.yaml_mapping import read_mapping
 from ..recipes.delta_embedding_recipe import DeltaEmbeddingRecipe
 from ..recipes.delta_recipe import OBJECTIVES, DeltaRecipe
-from .options import JsonFlag, load_yaml, print_json
-from .training_flags import training_flags
+from .options import JsonFlag
+from .train_options import ConfigFile, Overwrite, RunFolder, print_losses, print_report, read_options
 
 
 # Names of the original command line.
@@ -22,9 +22,9 @@ EXPORTS = ("--load_path", "--export_only", "--export_budgets")
 
 def train_delta(
     context: typer.Context,
-    output: Annotated[Path, typer.Argument(help="Folder for the run; the model will be in its model/ folder.")],
-    config: Annotated[Path | None, typer.Option(help="YAML file with options of the recipe and the training.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Delete another run that lies in the output folder.")] = False,
+    output: RunFolder,
+    config: ConfigFile = None,
+    overwrite: Overwrite = False,
     json: JsonFlag = False,
     *,
     flags: dict[str, Any],
@@ -37,8 +37,10 @@ def train_delta(
 
     Example: hf-matryoshka train delta runs/scratch --config configs/delta_from_scratch.yaml
     """
-    arguments = _renamed(context.args)
-    objective = flags.get("objective") or _objective(config)
+    context.args = _renamed(context.args)
+    # Its other keys are looked at when the objective is known.
+    given = {} if config is None else read_mapping(config)
+    objective = flags.get("objective") or given.get("objective", OBJECTIVES[0])
     if objective == "embedding":
         from ..recipes.train_delta_embedding import train_delta_embedding as run
         from ..trainers.delta_embedding_arguments import DeltaEmbeddingTrainingArguments as Arguments
@@ -49,36 +51,12 @@ def train_delta(
         from ..trainers.delta_arguments import DeltaTrainingArguments as Arguments
 
         recipe_class = DeltaRecipe
-    named = recipe_class.__dataclass_fields__
     for name in flags:
-        if name not in named:
+        if name not in recipe_class.__dataclass_fields__:
             raise ValueError(f"--{name.replace('_', '-')} is no option of objective {objective!r}")
-    values = load_yaml(config, recipe_class, Arguments)
-    training = {name: value for name, value in values.items() if name not in named}
-    training |= training_flags(arguments, Arguments, "train delta")
-    recipe = recipe_class(**{name: value for name, value in values.items() if name in named} | flags)
+    recipe, training = read_options(context, config, flags, recipe_class, Arguments)
     trained = run(recipe, output, training=training, overwrite=overwrite)
-    if json:
-        print_json({"model": output / "model", **trained.report})
-        return
-    for level, after in trained.report.get("after", {}).items():
-        print(f"{level}: loss {trained.report['before'][level]:.4f} -> {after:.4f} (held-out texts)")
-    print(f"Model: {output / 'model'}")
-
-
-def _objective(config: Path | None) -> str:
-    """The objective that a YAML file names, the default one otherwise; its other keys are looked at later."""
-    if config is None:
-        return OBJECTIVES[0]
-    import yaml
-
-    if not config.is_file():
-        raise FileNotFoundError(f"config {config} does not exist")
-    try:
-        values = yaml.safe_load(config.read_text(encoding="utf-8"))
-    except yaml.YAMLError:
-        values = None
-    return values.get("objective", OBJECTIVES[0]) if isinstance(values, dict) else OBJECTIVES[0]
+    print_report(trained.report, output / "model", json, print_losses)
 
 
 def _renamed(arguments: list[str]) -> list[str]:

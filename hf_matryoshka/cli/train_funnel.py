@@ -6,15 +6,15 @@ from typing import Annotated, Any
 import typer
 
 from ..recipes.funnel_recipe import FunnelRecipe
-from .options import JsonFlag, load_yaml, print_json
-from .training_flags import training_flags
+from .options import JsonFlag
+from .train_options import ConfigFile, Overwrite, print_report, read_options
 
 
 def train_funnel(
     context: typer.Context,
     output: Annotated[Path, typer.Argument(help="Folder for the run; the funnel will be in its model/ folder.")],
-    config: Annotated[Path | None, typer.Option(help="YAML file with options of the recipe and the training.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Delete another run that lies in the output folder.")] = False,
+    config: ConfigFile = None,
+    overwrite: Overwrite = False,
     json: JsonFlag = False,
     *,
     flags: dict[str, Any],
@@ -30,18 +30,14 @@ def train_funnel(
     from ..recipes.train_funnel import train_funnel as run
     from ..trainers.funnel_arguments import FunnelTrainingArguments
 
-    named = FunnelRecipe.__dataclass_fields__
-    values = load_yaml(config, FunnelRecipe, FunnelTrainingArguments)
-    training = {name: value for name, value in values.items() if name not in named}
-    training |= training_flags(context.args, FunnelTrainingArguments, "train funnel")
-    recipe = FunnelRecipe(**{name: value for name, value in values.items() if name in named} | flags)
+    recipe, training = read_options(context, config, flags, FunnelRecipe, FunnelTrainingArguments)
     trained = run(recipe, output, training=training, overwrite=overwrite)
-    if json:
-        print_json({"model": output / "model", **trained.report})
-        return
-    print(f"{trained.report['parameters']:,} parameters, {trained.report['steps']} steps")
-    found = trained.report.get("reconstruction", {})
+    print_report(trained.report, output / "model", json, _print_stages, "Funnel")
+
+
+def _print_stages(report: dict[str, Any]) -> None:
+    print(f"{report['parameters']:,} parameters, {report['steps']} steps")
+    found = report.get("reconstruction", {})
     for level, value in found.get("ours", {}).items():
         beside = f" (PCA {found['pca'][level]:.4f})" if "pca" in found else ""
         print(f"{level}: reconstruction {value:.4f}{beside} on test embeddings")
-    print(f"Funnel: {output / 'model'}")

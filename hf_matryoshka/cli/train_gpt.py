@@ -2,21 +2,21 @@
 
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from ..recipes.fractal_recipe import FractalRecipe
 from ..recipes.gpt_recipe import GPTRecipe
-from .options import JsonFlag, load_yaml, print_json
-from .training_flags import training_flags
+from .options import JsonFlag
+from .train_options import ConfigFile, Overwrite, RunFolder, print_report, read_options
 
 
 def train_gpt(
     context: typer.Context,
-    output: Annotated[Path, typer.Argument(help="Folder for the run; the model will be in its model/ folder.")],
-    config: Annotated[Path | None, typer.Option(help="YAML file with options of the recipe and the training.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Delete another run that lies in the output folder.")] = False,
+    output: RunFolder,
+    config: ConfigFile = None,
+    overwrite: Overwrite = False,
     json: JsonFlag = False,
     *,
     flags: dict[str, Any],
@@ -28,14 +28,14 @@ def train_gpt(
 
     Example: hf-matryoshka train gpt runs/gpt --config configs/gpt_shakespeare.yaml
     """
-    _train(context, output, config, overwrite, json, flags, GPTRecipe, "train gpt")
+    _train(context, output, config, overwrite, json, flags, GPTRecipe)
 
 
 def train_fractal(
     context: typer.Context,
-    output: Annotated[Path, typer.Argument(help="Folder for the run; the model will be in its model/ folder.")],
-    config: Annotated[Path | None, typer.Option(help="YAML file with options of the recipe and the training.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Delete another run that lies in the output folder.")] = False,
+    output: RunFolder,
+    config: ConfigFile = None,
+    overwrite: Overwrite = False,
     json: JsonFlag = False,
     *,
     flags: dict[str, Any],
@@ -48,7 +48,7 @@ def train_fractal(
 
     Example: hf-matryoshka train fractal runs/fractal --config configs/fractal.yaml
     """
-    _train(context, output, config, overwrite, json, flags, FractalRecipe, "train fractal")
+    _train(context, output, config, overwrite, json, flags, FractalRecipe)
 
 
 def _train(
@@ -59,21 +59,16 @@ def _train(
     json: bool,
     flags: dict[str, Any],
     recipe_class: type[GPTRecipe],
-    command: str,
 ) -> None:
     from ..recipes.train_gpt import train_gpt as run
-    from ..trainers.hierarchy_arguments import HierarchyTrainingArguments as Arguments
+    from ..trainers.hierarchy_arguments import HierarchyTrainingArguments
 
-    named = recipe_class.__dataclass_fields__
-    values = load_yaml(config, recipe_class, Arguments)
-    training = {name: value for name, value in values.items() if name not in named}
-    training |= training_flags(context.args, Arguments, command)
-    recipe = recipe_class(**{name: value for name, value in values.items() if name in named} | flags)
+    recipe, training = read_options(context, config, flags, recipe_class, HierarchyTrainingArguments)
     trained = run(recipe, output, training=training, overwrite=overwrite)
-    if json:
-        print_json({"model": output / "model", **trained.report})
-        return
-    for level, after in trained.report.get("after", {}).items():
-        before = trained.report["before"][level]
+    print_report(trained.report, output / "model", json, _print_levels)
+
+
+def _print_levels(report: dict[str, Any]) -> None:
+    for level, after in report.get("after", {}).items():
+        before = report["before"][level]
         print(f"{level}: loss {before:.4f} -> {after:.4f}, perplexity {math.exp(after):.4g} (held-out text)")
-    print(f"Model: {output / 'model'}")

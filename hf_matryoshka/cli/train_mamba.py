@@ -1,20 +1,19 @@
 """`hf-matryoshka train mamba`."""
 
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from ..recipes.mamba_recipe import MambaRecipe
-from .options import JsonFlag, load_yaml, print_json
-from .training_flags import training_flags
+from .options import JsonFlag
+from .train_options import ConfigFile, Overwrite, RunFolder, print_losses, print_report, read_options
 
 
 def train_mamba(
     context: typer.Context,
-    output: Annotated[Path, typer.Argument(help="Folder for the run; the model will be in its model/ folder.")],
-    config: Annotated[Path | None, typer.Option(help="YAML file with options of the recipe and the training.")] = None,
-    overwrite: Annotated[bool, typer.Option(help="Delete another run that lies in the output folder.")] = False,
+    output: RunFolder,
+    config: ConfigFile = None,
+    overwrite: Overwrite = False,
     json: JsonFlag = False,
     *,
     flags: dict[str, Any],
@@ -30,18 +29,13 @@ def train_mamba(
     from ..recipes.train_mamba import train_mamba as run
     from ..trainers.mamba_arguments import MambaTrainingArguments
 
-    named = MambaRecipe.__dataclass_fields__
-    values = load_yaml(config, MambaRecipe, MambaTrainingArguments)
-    training = {name: value for name, value in values.items() if name not in named}
-    training |= training_flags(context.args, MambaTrainingArguments, "train mamba")
-    recipe = MambaRecipe(**{name: value for name, value in values.items() if name in named} | flags)
+    recipe, training = read_options(context, config, flags, MambaRecipe, MambaTrainingArguments)
     trained = run(recipe, output, training=training, overwrite=overwrite)
-    if json:
-        print_json({"model": output / "model", **trained.report})
-        return
-    for level, after in trained.report.get("after", {}).items():
-        print(f"{level}: loss {trained.report['before'][level]:.4f} -> {after:.4f} (held-out texts)")
-    for level, dims in trained.report.get("spearman_to_teacher", {}).items():
+    print_report(trained.report, output / "model", json, _print_levels)
+
+
+def _print_levels(report: dict[str, Any]) -> None:
+    print_losses(report)
+    for level, dims in report.get("spearman_to_teacher", {}).items():
         shown = ", ".join(f"{dim} {value:.3f}" for dim, value in dims.items())
         print(f"{level}: rank agreement with the teacher {shown}")
-    print(f"Model: {output / 'model'}")
