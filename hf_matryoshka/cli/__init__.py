@@ -6,20 +6,32 @@ import sys
 
 def main() -> None:
     """Entry point: bad input becomes one sentence and exit status 2; with HF_MATRYOSHKA_DEBUG=1 the traceback."""
+    import typer
     from huggingface_hub.errors import StrictDataclassError
 
     from .app import app
+    from .command import usage_error
 
     try:
-        app()
-    except KeyboardInterrupt:
-        print("Interrupted; the same command goes on where it stopped.", file=sys.stderr)
-        raise SystemExit(130) from None
+        status = app(prog_name="hf-matryoshka", standalone_mode=False)
+    except typer.TyperException as error:
+        _stop(usage_error(error), error.exit_code)
+    except typer.Abort:
+        _stop("Aborted.", 1)
     except (ValueError, OSError, RuntimeError, ImportError, StrictDataclassError) as error:
         if os.environ.get("HF_MATRYOSHKA_DEBUG"):
             raise
         if isinstance(error, StrictDataclassError) and error.__cause__ is not None:
             # A config wraps what its validators say into two lines that name the validator.
             error = error.__cause__
-        print(f"Error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        _stop(f"Error: {' '.join(str(error).split()) or type(error).__name__}", 2)
+    if status == 130:
+        _stop("Interrupted; the same command goes on where it stopped.", status)
+    if status:
+        raise SystemExit(status)
+
+
+def _stop(line: str, status: int) -> None:
+    if line:
+        print(line, file=sys.stderr)
+    raise SystemExit(status) from None

@@ -22,6 +22,7 @@ from . import (
     select,
     train,
 )
+from .command import Command
 
 
 app = typer.Typer(
@@ -31,35 +32,34 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(quickstart.quickstart)
-app.command()(ablate.ablate)
-app.command()(certify.certify)
-app.command()(combine.combine)
-app.command()(cosine_maps.cosine_maps)
-app.command()(dendrograms.dendrograms)
-app.command()(embed.embed)
-app.command()(evaluate.evaluate)
-app.command(cls=export.BudgetsCommand)(export.export)
-app.command()(combine.fold_glue)
-app.command()(frontier.frontier)
-app.command()(optimize.optimize)
-app.command()(pack.pack)
-app.command()(push.push)
-app.command()(select.select)
+for command in (
+    quickstart.quickstart,
+    ablate.ablate,
+    certify.certify,
+    combine.combine,
+    cosine_maps.cosine_maps,
+    dendrograms.dendrograms,
+    embed.embed,
+    evaluate.evaluate,
+    export.export,
+    combine.fold_glue,
+    frontier.frontier,
+    optimize.optimize,
+    pack.pack,
+    push.push,
+    select.select,
+):
+    app.command(cls=export.BudgetsCommand if command is export.export else Command)(command)
 
-families = typer.Typer(help="Look at a family, on disk or on the Hub.", no_args_is_help=True)
-family.add_family_commands(families)
-app.add_typer(families, name="family")
-
-hubs = typer.Typer(help="Rehearse a release on a hub of your own.", no_args_is_help=True)
-hubs.command()(hub.serve)
-app.add_typer(hubs, name="hub")
-
-benches = typer.Typer(help="Measure time and memory on this machine.", no_args_is_help=True)
-benches.command()(bench.gpt)
-benches.command()(bench.mamba)
-
-app.add_typer(benches, name="bench")
+for name, text, commands in (
+    ("family", "Look at a family, on disk or on the Hub.", [family.show]),
+    ("hub", "Rehearse a release on a hub of your own.", [hub.serve]),
+    ("bench", "Measure time and memory on this machine.", [bench.gpt, bench.mamba]),
+):
+    group = typer.Typer(help=text, no_args_is_help=True)
+    for command in commands:
+        group.command(cls=Command)(command)
+    app.add_typer(group, name=name)
 
 training = typer.Typer(help="Train a nested model.", no_args_is_help=True)
 train.add_training_commands(training)

@@ -5,7 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import JsonFlag, integers, print_json
+from .command import print_json
+from .lists import integers
+from .options import JsonFlag
 
 
 def mamba(
@@ -42,7 +44,10 @@ def mamba(
 
     config = MatryoshkaMambaConfig(vocab_size=8192)
     if model is not None:
-        config = AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code)
+        try:
+            config = AutoConfig.from_pretrained(model, trust_remote_code=trust_remote_code)
+        except OSError as error:
+            raise OSError(f"cannot load a Mamba encoder from {model!r} ({' '.join(str(error).split())})") from error
         if config.model_type != MatryoshkaMambaConfig.model_type:
             raise ValueError(
                 f"{model} is a {config.model_type}; bench mamba takes a {MatryoshkaMambaConfig.model_type}"

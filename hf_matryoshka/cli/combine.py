@@ -5,7 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import JsonFlag, floats, print_json
+from .command import print_json
+from .lists import floats
+from .options import JsonFlag
 
 
 def combine(

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
-from .options import JsonFlag, integers, print_json
+from .command import Command, print_json
+from .lists import integers
+from .options import JsonFlag
 
 
 _FLAGS = ("--budgets", "--budget")
@@ -16,18 +17,10 @@ _FLAGS = ("--budgets", "--budget")
 _BUDGET = re.compile(r"[\d.]+:\d+:\d+|[wm][\d.]+(-h\d+-d\d+)?|d\d+(-l\d+)?|L\d+\.\d+")
 
 
-class BudgetsCommand(TyperCommand):
-    """A command whose option `--budgets` takes several values after one flag, which click itself does not have."""
+class BudgetsCommand(Command):
+    """A command whose option `--budgets` takes several values after one flag."""
 
-    def parse_args(self, ctx, args: list[str]) -> list[str]:
-        spread, listing = [], False
-        for argument in args:
-            is_budget = _BUDGET.fullmatch(argument) is not None
-            if listing and is_budget and spread[-1] not in _FLAGS:
-                spread.append(_FLAGS[0])
-            spread.append(argument)
-            listing = argument in _FLAGS or (listing and is_budget)
-        return super().parse_args(ctx, spread)
+    lists = dict.fromkeys(_FLAGS, lambda argument: _BUDGET.fullmatch(argument) is not None)
 
 
 def export(

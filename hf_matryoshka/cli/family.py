@@ -5,12 +5,8 @@ from typing import Annotated
 
 import typer
 
-from .options import JsonFlag, print_json
-
-
-def add_family_commands(app: typer.Typer) -> None:
-    """Add the commands of this group."""
-    app.command()(show)
+from .command import print_json
+from .options import JsonFlag
 
 
 def show(

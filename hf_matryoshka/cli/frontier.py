@@ -5,7 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import JsonFlag, integers, print_json
+from .command import print_json
+from .lists import integers
+from .options import JsonFlag
 
 
 def frontier(

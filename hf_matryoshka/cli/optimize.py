@@ -5,7 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import JsonFlag, print_json
+from .command import print_json
+from .options import JsonFlag
 
 
 def optimize(

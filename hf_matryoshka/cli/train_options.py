@@ -6,7 +6,8 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from .options import load_yaml, print_json
+from .command import print_json
+from .options import load_yaml
 from .training_flags import training_flags
 
 

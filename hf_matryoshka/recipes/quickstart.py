@@ -83,9 +83,11 @@ def quickstart(
     """
     if push is not None:
         push = check_push(push)
-    folder = ensure_writable_folder(output_dir)
     recipe = recipe or AdaptorRecipe()
-    dataset = load_beir(beir) if beir is not None else documentation_corpus(max_documents, seed=recipe.seed)
+    dataset = None if beir is None else load_beir(beir)
+    folder = ensure_writable_folder(output_dir)
+    if dataset is None:
+        dataset = documentation_corpus(max_documents, seed=recipe.seed)
     counts = ", ".join(f"{len(queries)} {split}" for split, queries in sorted(dataset.qrels.items()))
     say(f"{dataset.name}: {len(dataset.corpus_ids)} documents, queries: {counts}")
     encoder = load_base_model(base_model)

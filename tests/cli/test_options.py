@@ -6,7 +6,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from hf_matryoshka.cli.options import budgets, floats, integers, lists_command, load_yaml, with_flags
+from hf_matryoshka.cli.lists import budgets, floats, integers
+from hf_matryoshka.cli.options import lists_command, load_yaml, with_flags
 from hf_matryoshka.cli.training_flags import training_flags
 from hf_matryoshka.recipes.adaptor_recipe import AdaptorRecipe
 from hf_matryoshka.recipes.delta_embedding_recipe import DeltaEmbeddingRecipe
