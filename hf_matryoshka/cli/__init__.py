@@ -7,7 +7,6 @@ import sys
 def main() -> None:
     """Entry point: bad input becomes one sentence and exit status 2; with HF_MATRYOSHKA_DEBUG=1 the traceback."""
     import typer
-    from huggingface_hub.errors import StrictDataclassError
 
     from .app import app
     from .command import usage_error
@@ -18,17 +17,27 @@ def main() -> None:
         _stop(usage_error(error), error.exit_code)
     except typer.Abort:
         _stop("Aborted.", 1)
-    except (ValueError, OSError, RuntimeError, ImportError, StrictDataclassError) as error:
-        if os.environ.get("HF_MATRYOSHKA_DEBUG"):
+    except Exception as error:
+        sentence = _sentence(error)
+        if sentence is None or os.environ.get("HF_MATRYOSHKA_DEBUG"):
             raise
-        if isinstance(error, StrictDataclassError) and error.__cause__ is not None:
-            # A config wraps what its validators say into two lines that name the validator.
-            error = error.__cause__
-        _stop(f"Error: {' '.join(str(error).split()) or type(error).__name__}", 2)
+        _stop(f"Error: {sentence}", 2)
     if status == 130:
         _stop("Interrupted; the same command goes on where it stopped.", status)
     if status:
         raise SystemExit(status)
+
+
+def _sentence(error: Exception) -> str | None:
+    """What an error that is no fault of the program says, in one line."""
+    from huggingface_hub.errors import StrictDataclassError
+
+    if isinstance(error, StrictDataclassError):
+        # A config wraps what its validators say into two lines that name the validator.
+        error = error.__cause__ or error
+    elif not isinstance(error, (ValueError, OSError, RuntimeError, ImportError)):
+        return None
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _stop(line: str, status: int) -> None:

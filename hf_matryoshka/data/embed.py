@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from tqdm.auto import tqdm
 
 from .arrow import read_arrow, vectors_table, write_arrow
 from .base_models import load_base_model, model_fingerprint
-from .files import ensure_writable_folder, write_beside
+from .files import default_cache_dir, ensure_writable_folder, write_beside
 from .vectors import check_vectors
 
 
@@ -24,11 +23,6 @@ logger = logging.getLogger(__name__)
 
 # Texts a file: what an interruption can cost. Several batches, so that sorting by length still pays.
 CHUNK_SIZE = 256
-
-
-def default_cache_dir() -> Path:
-    """`$HF_MATRYOSHKA_CACHE`, or `~/.cache/hf_matryoshka` where that is not set."""
-    return Path(os.environ.get("HF_MATRYOSHKA_CACHE") or "~/.cache/hf_matryoshka").expanduser()
 
 
 def embed_texts(

@@ -1,10 +1,15 @@
-"""Writing files so that a final name never holds half a file."""
+"""Where files are kept, and how they are written so that a final name never holds half a file."""
 
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+
+def default_cache_dir() -> Path:
+    """`$HF_MATRYOSHKA_CACHE`, or `~/.cache/hf_matryoshka` where that is not set."""
+    return Path(os.environ.get("HF_MATRYOSHKA_CACHE") or "~/.cache/hf_matryoshka").expanduser()
 
 
 @contextmanager

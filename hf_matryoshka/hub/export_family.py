@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.embed import default_cache_dir
+from ..data.files import default_cache_dir
 from .cards import CardDetails
 from .export import ExportJob
 from .family import Family, load_family

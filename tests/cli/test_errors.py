@@ -54,7 +54,7 @@ def refused(command, tmp_path, monkeypatch):
 
 
 def test_the_table_has_every_command():
-    assert set(MISSING) == set(commands())
+    assert set(MISSING) | {("doctor",)} == set(commands())
 
 
 @pytest.mark.parametrize("words", sorted(MISSING), ids=" ".join)

@@ -9,7 +9,8 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
 from hf_matryoshka.data import embed
-from hf_matryoshka.data.embed import default_cache_dir, embed_texts
+from hf_matryoshka.data.embed import embed_texts
+from hf_matryoshka.data.files import default_cache_dir
 
 
 WORDS = "the cat dog bird fish river city gene cell protein drug treats causes small large".split()

@@ -1,0 +1,104 @@
+"""`hf-matryoshka doctor`: what it finds, here and on machines that lack something."""
+
+import importlib.metadata
+import json
+import sys
+
+import huggingface_hub
+import pytest
+
+
+@pytest.fixture
+def installed(monkeypatch):
+    """Says that other versions are installed; `None` for a package that is not."""
+    found = importlib.metadata.version
+
+    def pretend(**versions):
+        def version(name):
+            if name.replace("-", "_") not in versions:
+                return found(name)
+            if versions[name.replace("-", "_")] is None:
+                raise importlib.metadata.PackageNotFoundError(name)
+            return versions[name.replace("-", "_")]
+
+        monkeypatch.setattr(importlib.metadata, "version", version)
+
+    return pretend
+
+
+def diagnosis(command, *arguments, status=0):
+    found, output, error = command("doctor", "--json", *arguments)
+    assert found == status, error
+    return json.loads(output)
+
+
+def test_everything_required_is_here(command):
+    found = diagnosis(command)
+    packages = {item["name"]: item for item in found["packages"]}
+    assert found["ok"] and packages["torch"]["status"] == packages["python"]["status"] == "ok"
+    assert packages["transformers"]["needed"] == "<6,>=5.24" and packages["transformers"]["required"]
+    assert packages["onnxruntime"]["purpose"].startswith("ONNX") and not packages["onnxruntime"]["required"]
+    assert "pytest" not in packages and packages["vec2text"]["status"] == "elsewhere"
+    machine = found["machine"]
+    assert machine["cores"] >= 1 and machine["threads"] >= 1 and machine["cpu_bf16"] in (True, False)
+    assert all(cache["free_gb"] > 0 and cache["writable"] for cache in found["caches"])
+    status, output, error = command("doctor")
+    assert (status, error) == (0, "") and "All that is required is here." in output and "Required:" not in output
+
+
+def test_what_is_missing_or_does_not_fit_is_named_with_a_command(command, installed):
+    installed(torch="2.0.1", peft=None, transformers="6.1", onnx=None, onnxruntime=None, gradio="6.0")
+    found = diagnosis(command, status=1)
+    packages = {item["name"]: item for item in found["packages"]}
+    assert not found["ok"]
+    assert [packages[name]["status"] for name in ("torch", "peft", "transformers", "onnx", "gradio")] == [
+        *("too old", "missing", "not supported", "missing", "ok")
+    ]
+    assert packages["torch"]["install"] == 'pip install "torch>=2.6"'
+    assert packages["onnx"]["install"] == 'pip install "hf-matryoshka[onnx]"' and packages["gradio"]["install"] is None
+    status, output, _ = command("doctor")
+    assert status == 1 and "too old (needs >=2.6)" in output and 'pip install "peft>=0.21"' in output
+    # One command for both.
+    assert output.count('pip install "hf-matryoshka[onnx]"') == 1 and output.index("Required:") < output.index(
+        "Optional:"
+    )
+    installed(onnx=None)
+    assert diagnosis(command)["ok"]
+
+
+def test_a_torch_that_does_not_load_and_a_package_that_is_not_installed(command, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    found = diagnosis(command, status=1)
+    assert "torch does not load" in found["machine"]["error"] and "torch does not load" in command("doctor")[1]
+    monkeypatch.undo()
+
+    def metadata(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "metadata", metadata)
+    (package,) = diagnosis(command, status=1)["packages"]
+    assert package["install"] == "pip install hf-matryoshka"
+
+
+def test_the_hub_is_asked_only_if_told_to(command, hub, monkeypatch):
+    assert diagnosis(command)["hub"] == {
+        "endpoint": hub.endpoint,
+        "offline_mode": False,
+        "token": True,
+        "reachable": None,
+    }
+    assert diagnosis(command, "--online")["hub"]["reachable"] is True
+    assert "answers" in command("doctor", "--online")[1]
+
+    def no_session():
+        raise ConnectionError("nobody there")
+
+    monkeypatch.setattr(huggingface_hub, "get_session", no_session)
+    assert diagnosis(command)["hub"]["reachable"] is None
+    found = diagnosis(command, "--online")
+    assert found["ok"] and found["hub"]["reachable"] is False and found["hub"]["error"] == "nobody there"
+
+
+def test_offline_mode_is_said(command):
+    hub = diagnosis(command, "--online")["hub"]
+    assert hub["offline_mode"] and hub["reachable"] is False and "ffline" in hub["error"]
