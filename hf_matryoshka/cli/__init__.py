@@ -10,9 +10,11 @@ def main() -> None:
 
     from .app import app
     from .command import usage_error
+    from .completion import PROGRAM, answer_shells
 
+    answer_shells()
     try:
-        status = app(prog_name="hf-matryoshka", standalone_mode=False)
+        status = app(prog_name=PROGRAM, standalone_mode=False)
     except typer.TyperException as error:
         _stop(usage_error(error), error.exit_code)
     except typer.Abort:

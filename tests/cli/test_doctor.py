@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import subprocess
 import sys
 
 import huggingface_hub
@@ -102,3 +103,17 @@ def test_the_hub_is_asked_only_if_told_to(command, hub, monkeypatch):
 def test_offline_mode_is_said(command):
     hub = diagnosis(command, "--online")["hub"]
     assert hub["offline_mode"] and hub["reachable"] is False and "ffline" in hub["error"]
+
+
+def test_it_runs_where_nothing_but_the_command_line_is_installed():
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'transformers', 'numpy', 'pyarrow', 'datasets', 'huggingface_hub', 'tqdm'):\n"
+        "    sys.modules[name] = None\n"
+        "sys.argv = ['hf-matryoshka', 'doctor']\n"
+        "from hf_matryoshka.cli import main\n"
+        "main()\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 1 and "torch does not load" in run.stdout and run.stderr == "", run.stderr
+    assert "huggingface_hub does not load" in run.stdout

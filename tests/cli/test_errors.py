@@ -11,6 +11,7 @@ MISSING = {
     ("bench", "gpt"): (["none", "--text", "none.txt"], "none holds no Matryoshka GPT"),
     ("bench", "mamba"): (["none"], "cannot load a Mamba encoder from 'none'"),
     ("certify",): (["none"], "none"),
+    ("completion",): (["tcsh"], "no completion for 'tcsh'; choose one of bash, zsh, fish"),
     ("combine",): (["out", "none", "none"], "none"),
     ("cosine-maps",): (["none", "out.png"], "none holds no decoder"),
     ("dendrograms",): (["none", "out.png"], "none holds no decoder"),
