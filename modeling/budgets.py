@@ -4,7 +4,7 @@ import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .levels import LevelsMixin
+from .levels import LevelsMixin, check_above_zero, check_at_least, check_probabilities
 
 
 # Arguments of a config that decide others: they must be known when it is built.
@@ -19,6 +19,29 @@ BUDGET_FIELDS = (
     "token_routing",
     "preview_rank",
     "per_layer_config",
+)
+# Numbers of the stock configs and of these, each of which one of them may not have.
+SIZE_FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "head_dim",
+    "full_intermediate_size",
+    "preview_rank",
+    "type_vocab_size",
+    "local_attention",
+)
+NORM_FIELDS = ("layer_norm_eps", "norm_eps")
+DROPOUT_FIELDS = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "attention_dropout",
+    "embedding_dropout",
+    "mlp_dropout",
+    "classifier_dropout",
 )
 RESIDUALS = ("full", "joint")
 DEFAULT_FRACTIONS = (0.5, 0.75)
@@ -140,7 +163,8 @@ class BudgetsMixin(LevelsMixin):
         Args:
             per_layer_config (`dict`, *optional*): As for any config; it may set `intermediate_size` only.
         """
-        self.validate_layer_order()  # what is derived below rests on it
+        self.validate_sizes()  # what is derived below rests on it
+        self.validate_layer_order()
         given = None if not per_layer_config else self._per_layer_sizes(per_layer_config)
         if self.head_dim is None:
             if self.hidden_size % self.num_attention_heads:
@@ -275,9 +299,12 @@ class BudgetsMixin(LevelsMixin):
                 "smallest budgets need most first"
             )
 
-    def validate_preview_rank(self):
-        if self.preview_rank < 1:
-            raise ValueError(f"preview_rank must be at least 1, but is {self.preview_rank}")
+    def validate_sizes(self):
+        found = {name: self._getattr_without_heterogeneous_validation(name, None) for name in SIZE_FIELDS}
+        check_at_least(1, **found)
+        check_at_least(0, initializer_range=self.initializer_range)
+        check_above_zero(**{name: getattr(self, name) for name in NORM_FIELDS if hasattr(self, name)})
+        check_probabilities(**{name: getattr(self, name) for name in DROPOUT_FIELDS if hasattr(self, name)})
 
     def validate_budgets(self):
         if not self.budgets:
@@ -307,6 +334,11 @@ class BudgetsMixin(LevelsMixin):
             raise ValueError(f"two budgets have the name {twice}; give each size once")
         last, columns = budgets[-1], max(self.level_sizes(None).intermediate)
         size = self._getattr_without_heterogeneous_validation("intermediate_size")
+        if size > self.full_intermediate_size:
+            raise ValueError(
+                f"full_intermediate_size {self.full_intermediate_size} is less than intermediate_size {size}, but a "
+                "width of 1 stands for it; leave it out, or give as much"
+            )
         if (last.heads, last.depth, columns) != (self.num_attention_heads, self.num_hidden_layers, size):
             width = round(size / self.full_intermediate_size, 4)
             raise ValueError(

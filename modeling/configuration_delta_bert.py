@@ -4,6 +4,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import BertConfig
 
 from .budgets import BudgetsMixin
+from .levels import check_activation
 
 
 AUTO_MAP = {
@@ -77,6 +78,9 @@ class DeltaBertConfig(BudgetsMixin, BertConfig):
         # `save_pretrained` writes only the class that is saved; every AutoClass must work from every saved folder.
         kwargs["auto_map"] = {**AUTO_MAP, **(kwargs.get("auto_map") or {})}
         super().__post_init__(**kwargs)
+
+    def validate_activation(self):
+        check_activation(hidden_act=self.hidden_act)
 
     def validate_encoder(self):
         if self.is_decoder or self.add_cross_attention:

@@ -4,6 +4,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import ModernBertConfig
 
 from .budgets import BudgetsMixin
+from .levels import check_activation
 
 
 AUTO_MAP = {
@@ -76,6 +77,16 @@ class DeltaModernBertConfig(BudgetsMixin, ModernBertConfig):
         # `save_pretrained` writes only the class that is saved; every AutoClass must work from every saved folder.
         kwargs["auto_map"] = {**AUTO_MAP, **(kwargs.get("auto_map") or {})}
         super().__post_init__(**kwargs)
+
+    def validate_activation(self):
+        check_activation(hidden_activation=self.hidden_activation, classifier_activation=self.classifier_activation)
+
+    def validate_head_dim(self):
+        if self.head_dim % 2:
+            raise ValueError(
+                f"head_dim {self.head_dim} (by default hidden_size / num_attention_heads) must be even: channels are "
+                "rotated in pairs"
+            )
 
     def validate_first_layer(self):
         if self.layer_order and self.layer_order[0] != 0:

@@ -5,7 +5,14 @@ import copy
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .levels import LevelsMixin, check_matryoshka_dims, default_matryoshka_dims
+from .levels import (
+    LevelsMixin,
+    check_above_zero,
+    check_activation,
+    check_at_least,
+    check_matryoshka_dims,
+    default_matryoshka_dims,
+)
 
 
 AUTO_MAP = {
@@ -109,9 +116,14 @@ class MatryoshkaAdaptorConfig(LevelsMixin, PreTrainedConfig):
                 f"{self.output_dim}; use kind 'linear' for fewer outputs"
             )
 
+    def validate_numbers(self):
+        check_at_least(1, intermediate_size=self.intermediate_size)
+        check_at_least(0, initializer_range=self.initializer_range)
+        check_above_zero(sort_temperature=self.sort_temperature)
+        check_activation(hidden_act=self.hidden_act)
+
     def validate_dims(self):
-        if self.embedding_dim < 1:
-            raise ValueError(f"embedding_dim must be positive, but is {self.embedding_dim}")
+        check_at_least(1, embedding_dim=self.embedding_dim)
         check_matryoshka_dims(self.matryoshka_dims)
         if self.output_dim > self.embedding_dim:
             raise ValueError(

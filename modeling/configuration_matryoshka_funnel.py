@@ -5,7 +5,7 @@ import copy
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .levels import LevelsMixin, check_matryoshka_dims, resolve_matryoshka_dim
+from .levels import LevelsMixin, check_above_zero, check_at_least, check_matryoshka_dims, resolve_matryoshka_dim
 
 
 AUTO_MAP = {
@@ -174,21 +174,19 @@ class MatryoshkaFunnelConfig(LevelsMixin, PreTrainedConfig):
         for name in ("encoder_sizes", "predictor_sizes", "decoder_sizes", "coupling_sizes"):
             if any(size < 1 for size in getattr(self, name)):
                 raise ValueError(f"{name} must be positive, but is {getattr(self, name)}")
-        if self.num_couplings < 1:
-            raise ValueError(f"num_couplings must be at least 1, but is {self.num_couplings}")
-        if self.embedding_norm <= 0:
-            raise ValueError(f"embedding_norm must be above 0, but is {self.embedding_norm}")
+        check_at_least(1, num_couplings=self.num_couplings)
+        check_above_zero(embedding_norm=self.embedding_norm)
+        check_at_least(0, initializer_range=self.initializer_range)
 
     def validate_dims(self):
-        if self.embedding_dim < 2:
-            raise ValueError(f"embedding_dim must be at least 2, but is {self.embedding_dim}")
+        check_at_least(2, embedding_dim=self.embedding_dim)
         most = self.embedding_dim - (self.geometry == "sphere")
         if self.intrinsic_dim is not None and (self.kind != "flow" or not 2 <= self.intrinsic_dim <= most):
             raise ValueError(
                 f"intrinsic_dim is {self.intrinsic_dim}, but only a funnel of kind 'flow' has one, from 2 to {most}"
             )
         check_matryoshka_dims(self.matryoshka_dims)
-        check_matryoshka_dims(self.stage_dims)
+        check_matryoshka_dims(self.stage_dims, "stage_dims")
         if self.stage_dims[: len(self.matryoshka_dims)] != self.matryoshka_dims:
             raise ValueError(
                 f"stage_dims {self.stage_dims} does not begin with matryoshka_dims {self.matryoshka_dims}"
@@ -197,7 +195,8 @@ class MatryoshkaFunnelConfig(LevelsMixin, PreTrainedConfig):
             raise ValueError("a funnel of kind 'residual' completes no latent; leave stage_dims out")
         if self.stage_dims[-1] > self.flat_dim:
             raise ValueError(
-                f"the stages end at {self.stage_dims[-1]}, but only {self.flat_dim} dimensions can be encoded"
+                f"the stages of stage_dims end at {self.stage_dims[-1]}, but only {self.flat_dim} dimensions can be "
+                "encoded"
             )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .levels import LevelsMixin
+from .levels import LevelsMixin, check_above_zero, check_activation, check_at_least, check_probabilities
 from .nested_rope import ROPE_TYPES, largest_halving
 
 
@@ -126,6 +126,7 @@ class MatryoshkaGPTConfig(LevelsMixin, PreTrainedConfig):
     eos_token_id: int | list[int] | None = 2
 
     def __post_init__(self, **kwargs):
+        self.validate_sizes()  # what is derived below rests on it
         if self.intermediate_size is None:
             self.intermediate_size = 4 * self.hidden_size
         if self.hidden_act is None:
@@ -134,6 +135,7 @@ class MatryoshkaGPTConfig(LevelsMixin, PreTrainedConfig):
             self.num_key_value_heads = self.num_attention_heads
         if self.head_dim is None:
             self.head_dim = self.hidden_size // self.num_attention_heads
+        self.validate_sizes()
         if self.doll_sizes is None:
             shares = [size for size in (self.hidden_size // 4, self.hidden_size // 2) if size and self._fits(size)]
             self.doll_sizes = [*shares, self.hidden_size]
@@ -227,15 +229,17 @@ class MatryoshkaGPTConfig(LevelsMixin, PreTrainedConfig):
 
     def validate_sizes(self):
         names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-        for name in (*names, "num_key_value_heads", "head_dim"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, but is {getattr(self, name)}")
-        if self.num_attention_heads % self.num_key_value_heads:
+        names += ("num_key_value_heads", "head_dim", "max_position_embeddings")
+        check_at_least(1, **{name: getattr(self, name) for name in names})
+        check_at_least(0, initializer_range=self.initializer_range)
+        check_above_zero(rms_norm_eps=self.rms_norm_eps)
+        check_probabilities(attention_dropout=self.attention_dropout)
+        if self.num_key_value_heads is not None and self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(
                 f"num_attention_heads {self.num_attention_heads} must be a multiple of num_key_value_heads "
                 f"{self.num_key_value_heads}"
             )
-        if self.head_dim % 2:
+        if self.head_dim is not None and self.head_dim % 2:
             raise ValueError(f"head_dim {self.head_dim} must be even: channels are rotated in pairs")
 
     def validate_choices(self):
@@ -243,6 +247,7 @@ class MatryoshkaGPTConfig(LevelsMixin, PreTrainedConfig):
         for name, choices in choices_of.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} {getattr(self, name)!r} does not exist; choose one of {', '.join(choices)}")
+        check_activation(hidden_act=self.hidden_act)
 
     def validate_blocks(self):
         if self.blocks != "gpt2":
@@ -260,6 +265,12 @@ class MatryoshkaGPTConfig(LevelsMixin, PreTrainedConfig):
         for name, value in wanted.items():
             if getattr(self, name) != value:
                 raise ValueError(f"GPT-2 blocks have {name} {value}, but it is {getattr(self, name)}; leave it out")
+
+    def validate_rope(self):
+        try:
+            super().validate_rope()
+        except KeyError as error:
+            raise ValueError(f"rope_parameters {self.rope_parameters} are not complete: {error.args[0]}") from None
 
     def validate_rope_type(self):
         kind = self.rope_parameters["rope_type"]

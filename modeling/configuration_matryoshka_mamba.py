@@ -5,7 +5,14 @@ import copy
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .levels import LevelsMixin, check_matryoshka_dims, resolve_matryoshka_dim
+from .levels import (
+    LevelsMixin,
+    check_above_zero,
+    check_at_least,
+    check_matryoshka_dims,
+    check_probabilities,
+    resolve_matryoshka_dim,
+)
 
 
 AUTO_MAP = {
@@ -104,14 +111,17 @@ class MatryoshkaMambaConfig(LevelsMixin, PreTrainedConfig):
     pad_token_id: int | None = 0
 
     def __post_init__(self, **kwargs):
+        self.validate_sizes()  # what is derived below rests on it
         if self.num_heads is None:
             self.num_heads = self.expand * self.hidden_size // self.head_dim
         if self.intermediate_size is None:
             self.intermediate_size = 2 * self.hidden_size
-        self.full_num_heads = self.full_num_heads or self.num_heads
+        if self.full_num_heads is None:
+            self.full_num_heads = self.num_heads
         if self.full_intermediate_size is None:
             self.full_intermediate_size = self.intermediate_size
         if self.widths is None:
+            self.validate_sizes()  # there may be less than one head
             shares = (1 / self.full_num_heads, *DEFAULT_WIDTHS)
             self.widths = sorted({share for share in shares if (share * self.full_num_heads).is_integer()})
         self.widths, self.matryoshka_dims = [float(width) for width in self.widths], list(self.matryoshka_dims)
@@ -167,20 +177,16 @@ class MatryoshkaMambaConfig(LevelsMixin, PreTrainedConfig):
         return config
 
     def validate_sizes(self):
-        names = (
-            "vocab_size",
-            "hidden_size",
-            "num_hidden_layers",
-            "head_dim",
-            "num_heads",
-            "state_size",
-            "conv_kernel",
-        )
-        for name in (*names, "chunk_size", "segment_length", "block_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, but is {getattr(self, name)}")
-        if self.intermediate_size < 0:
-            raise ValueError(f"intermediate_size must be 0 or more, but is {self.intermediate_size}")
+        names = ("vocab_size", "hidden_size", "num_hidden_layers", "head_dim", "num_heads", "expand", "state_size")
+        names += ("conv_kernel", "chunk_size", "segment_length", "block_size", "full_num_heads")
+        check_at_least(1, **{name: getattr(self, name) for name in names})
+        names = ("intermediate_size", "full_intermediate_size", "initializer_range", "time_step_floor")
+        check_at_least(0, **{name: getattr(self, name) for name in names})
+        names = ("layer_norm_epsilon", "time_step_min", "time_step_max")
+        check_above_zero(**{name: getattr(self, name) for name in names})
+        check_probabilities(hidden_dropout_prob=self.hidden_dropout_prob)
+        if self.time_step_max < self.time_step_min:
+            raise ValueError(f"time_step_max {self.time_step_max} is less than time_step_min {self.time_step_min}")
 
     def validate_direction(self):
         if self.direction not in DIRECTIONS:
@@ -198,7 +204,8 @@ class MatryoshkaMambaConfig(LevelsMixin, PreTrainedConfig):
             heads = width * self.full_num_heads
             if not 0 < width <= 1 or abs(heads - round(heads)) > 1e-3 or round(heads) < 1:
                 raise ValueError(
-                    f"width {width} is {heads:g} of {self.full_num_heads} heads; give shares up to 1 of whole heads"
+                    f"widths do not fit num_heads: width {width} is {heads:g} of {self.full_num_heads} heads; give "
+                    "shares up to 1 of whole heads"
                 )
         if self.level_sizes() != (self.num_heads, self.intermediate_size):
             raise ValueError(f"the last of widths must be the full size, but widths are {self.widths}")
@@ -206,7 +213,7 @@ class MatryoshkaMambaConfig(LevelsMixin, PreTrainedConfig):
             raise ValueError(
                 f"dim_widths has {len(self.dim_widths)} widths for {len(self.matryoshka_dims)} matryoshka_dims"
             )
-        if self.dim_widths is not None and not 0 < min(self.dim_widths) <= max(self.dim_widths) <= 1:
+        if self.dim_widths is not None and not all(0 < width <= 1 for width in self.dim_widths):
             raise ValueError(f"dim_widths must be above 0 and up to 1, but are {self.dim_widths}")
 
 

@@ -1,4 +1,8 @@
-"""The vocabulary that every nested config shares: levels, from the smallest to the largest."""
+"""The vocabulary that every nested config shares: levels, from the smallest to the largest, and checks of numbers."""
+
+import math
+
+from transformers.activations import ACT2FN
 
 
 class LevelsMixin:
@@ -54,12 +58,40 @@ class LevelsMixin:
         return self.levels[self.level_index(level)]
 
 
-def check_matryoshka_dims(dims: list[int] | tuple[int, ...]) -> None:
-    """Raise `ValueError` unless `dims` are positive and strictly increasing."""
+def check_matryoshka_dims(dims: list[int] | tuple[int, ...], name: str = "matryoshka_dims") -> None:
+    """Raise `ValueError` unless `dims` are positive and strictly increasing; the message calls them `name`."""
     if not dims:
-        raise ValueError("matryoshka_dims is empty; give at least one dimension, for example [64, 128, 384]")
+        raise ValueError(f"{name} is empty; give at least one dimension, for example [64, 128, 384]")
     if any(dim < 1 for dim in dims) or any(a >= b for a, b in zip(dims, dims[1:], strict=False)):
-        raise ValueError(f"matryoshka_dims must be positive and strictly increasing, but is {list(dims)}")
+        raise ValueError(f"{name} must be positive and strictly increasing, but is {list(dims)}")
+
+
+def check_at_least(least: float, **arguments: float | None) -> None:
+    """Raise `ValueError` unless each argument is a finite number from `least` on; `None`, not known yet, passes."""
+    for name, value in arguments.items():
+        if value is not None and not least <= value < math.inf:
+            raise ValueError(f"{name} must be at least {least}, but is {value}")
+
+
+def check_above_zero(**arguments: float) -> None:
+    """Raise `ValueError` unless each argument is a finite number above 0."""
+    for name, value in arguments.items():
+        if not 0 < value < math.inf:
+            raise ValueError(f"{name} must be above 0, but is {value}")
+
+
+def check_probabilities(**arguments: float | None) -> None:
+    """Raise `ValueError` unless each argument is `None` or from 0 to 1."""
+    for name, value in arguments.items():
+        if value is not None and not 0 <= value <= 1:
+            raise ValueError(f"{name} must be from 0 to 1, but is {value}")
+
+
+def check_activation(**arguments: str) -> None:
+    """Raise `ValueError` unless each argument is the name of an activation of transformers."""
+    for name, value in arguments.items():
+        if value not in ACT2FN:
+            raise ValueError(f"{name} {value!r} does not exist; choose one of {', '.join(ACT2FN)}")
 
 
 def default_matryoshka_dims(dim: int) -> list[int]:
