@@ -4,7 +4,7 @@ import copy
 from dataclasses import dataclass
 from typing import ClassVar
 
-from .levels import LevelsMixin, check_above_zero, check_at_least, check_probabilities
+from .levels import LevelsMixin, check_above_zero, check_at_least, check_pad_token, check_probabilities
 
 
 # Arguments of a config that decide others: they must be known when it is built.
@@ -304,6 +304,7 @@ class BudgetsMixin(LevelsMixin):
         check_at_least(1, **found)
         check_at_least(0, initializer_range=self.initializer_range)
         check_above_zero(**{name: getattr(self, name) for name in NORM_FIELDS if hasattr(self, name)})
+        check_pad_token(self.pad_token_id, self.vocab_size)
         check_probabilities(**{name: getattr(self, name) for name in DROPOUT_FIELDS if hasattr(self, name)})
 
     def validate_budgets(self):

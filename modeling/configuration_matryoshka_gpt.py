@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .levels import LevelsMixin, check_above_zero, check_activation, check_at_least, check_probabilities
+from .levels import (
+    LevelsMixin,
+    check_above_zero,
+    check_activation,
+    check_at_least,
+    check_pad_token,
+    check_probabilities,
+)
 from .nested_rope import ROPE_TYPES, largest_halving
 
 
@@ -233,6 +240,7 @@ class MatryoshkaGPTConfig(LevelsMixin, PreTrainedConfig):
         check_at_least(1, **{name: getattr(self, name) for name in names})
         check_at_least(0, initializer_range=self.initializer_range)
         check_above_zero(rms_norm_eps=self.rms_norm_eps)
+        check_pad_token(self.pad_token_id, self.vocab_size)
         check_probabilities(attention_dropout=self.attention_dropout)
         if self.num_key_value_heads is not None and self.num_attention_heads % self.num_key_value_heads:
             raise ValueError(

@@ -87,6 +87,12 @@ def check_probabilities(**arguments: float | None) -> None:
             raise ValueError(f"{name} must be from 0 to 1, but is {value}")
 
 
+def check_pad_token(pad_token_id: int | None, vocab_size: int) -> None:
+    """Raise `ValueError` unless the padding token is `None` or in the vocabulary."""
+    if pad_token_id is not None and pad_token_id >= vocab_size:
+        raise ValueError(f"pad_token_id {pad_token_id} must be less than vocab_size {vocab_size}, or none")
+
+
 def check_activation(**arguments: str) -> None:
     """Raise `ValueError` unless each argument is the name of an activation of transformers."""
     for name, value in arguments.items():

@@ -33,6 +33,7 @@ CASES = [
     ("MatryoshkaGPT", {**GPT, "rope_parameters": {"rope_type": "linear"}}, "rope_parameters .* not complete.*factor"),
     ("FractalFormer", {**GPT, "num_attention_heads": 0}, "num_attention_heads must be at least 1, but is 0"),
     ("DeltaBert", {**DELTA, "vocab_size": 0}, "vocab_size must be at least 1, but is 0"),
+    ("DeltaBert", {**DELTA, "vocab_size": 9, "pad_token_id": 9}, "pad_token_id 9 must be less than vocab_size 9"),
     ("DeltaBert", {**DELTA, "num_attention_heads": 0}, "num_attention_heads must be at least 1, but is 0"),
     ("DeltaBert", {**DELTA, "num_hidden_layers": 0}, "num_hidden_layers must be at least 1, but is 0"),
     ("DeltaBert", {**DELTA, "head_dim": -1}, "head_dim must be at least 1, but is -1"),

@@ -68,10 +68,8 @@ def fields(system):
     return sorted((own | set(BASES[system])) & known)
 
 
-WORDS = (
-    "mlp linear orthogonal permutation residual cascade flow sphere euclidean causal bidirectional full joint output"
-)
-WORDS = [*WORDS.split(), "block_bidirectional", "heads", "head_dim", "nested", "prefix", "gpt2", "llama", "gelu"]
+WORDS = "mlp linear orthogonal permutation residual cascade flow sphere euclidean causal bidirectional full".split()
+WORDS += "joint output block_bidirectional heads head_dim nested prefix gpt2 llama gelu".split()
 NUMBERS = st.integers(-3, 33) | st.sampled_from(
     [0.0, 0.25, 0.5, 1.0, -0.5, 2.5, float("nan"), float("inf"), -float("inf"), 1e-320, True, False]
 )

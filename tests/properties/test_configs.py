@@ -11,10 +11,12 @@ from .systems import BASES, REFUSED, config_class, fields, make_config, model_cl
 
 
 REPO_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
+# What Python says when nobody has looked at an argument.
+ACCIDENT = re.compile(r"unpack|not supported between|object is not|has no attribute|out of range")
 
 
 @pytest.mark.parametrize("system", BASES)
-@settings(max_examples=250)
+@settings(max_examples=160)
 @given(data=st.data())
 def test_any_value_is_taken_or_refused_by_name(system, data):
     names = data.draw(st.lists(st.sampled_from(fields(system)), min_size=1, max_size=2, unique=True))
@@ -25,9 +27,7 @@ def test_any_value_is_taken_or_refused_by_name(system, data):
         sentence = str(error)
         known = {*fields(system), "budget", "rope_type", "layer_types"}
         assert any(name in sentence for name in known), sentence
-        assert not re.search(r"unpack|not supported between|object is not|has no attribute|out of range", sentence), (
-            sentence
-        )
+        assert not ACCIDENT.search(sentence), sentence
         return
     assert len(set(config.levels)) == len(config.levels) and all(map(REPO_NAME.fullmatch, config.levels))
     assert config_class(system).from_dict(config.to_dict()).to_dict() == config.to_dict()
