@@ -20,7 +20,7 @@ from huggingface_hub.errors import (
 )
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from .level_shards import LEVEL_SHARDS, check_shard, read_level_index
+from .level_shards import LEVEL_SHARDS, check_shard, is_weight_file, read_level_index
 
 
 def fetch_file(source: str, name: str, *, subfolder: str = "", **hub) -> str | None:
@@ -122,7 +122,7 @@ def indexed_files(folder: str | os.PathLike) -> tuple[set[str], bool]:
     path = Path(folder, SAFE_WEIGHTS_INDEX_NAME)
     try:
         index = json.loads(path.read_text(encoding="utf-8"))
-        listed = {name for name in index["weight_map"].values() if name == os.path.basename(name)}
+        listed = {name for name in index["weight_map"].values() if is_weight_file(name)}
         return listed, LEVEL_SHARDS in index
     except (OSError, ValueError, AttributeError, TypeError, KeyError):
         # None, or a damaged one, which is no reason not to save.

@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -205,6 +206,7 @@ def read_level_index(path: str | os.PathLike, source: str) -> dict | None:
     except (ValueError, AttributeError, TypeError, KeyError) as error:
         raise ValueError(f"{name} of {source} is damaged; download or save it again") from error
     if entry is None:
+        _check_names(index, name, source)
         return None
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise ValueError(
@@ -216,7 +218,7 @@ def read_level_index(path: str | os.PathLike, source: str) -> dict | None:
         whole = (
             named == set(entry["shards"])
             # Also no name outside the folder gets through.
-            and all(shard == os.path.basename(shard) and shard.endswith(".safetensors") for shard in named)
+            and all(map(is_weight_file, named))
             and all(isinstance(facts["sha256"], str) for facts in entry["shards"].values())
             and all(_is_placed(piece) for piece in entry["pieces"].values())
         )
@@ -225,6 +227,19 @@ def read_level_index(path: str | os.PathLike, source: str) -> dict | None:
     if not whole:
         raise ValueError(f"{name} of {source} is damaged; download or save it again")
     return index
+
+
+def is_weight_file(name: str) -> bool:
+    """Whether a name out of an index is that of a safetensors file beside it: no path, no other file of the folder."""
+    return isinstance(name, str) and re.fullmatch(r"[^/\\:\x00-\x1f]+\.safetensors", name) is not None
+
+
+def _check_names(index: dict, name: str, source: str) -> None:
+    """Raise `ValueError` if an index of ordinary shards, which transformers reads, names files somewhere else."""
+    listed = index.get("weight_map")
+    outside = [] if not isinstance(listed, dict) else [file for file in listed.values() if not is_weight_file(file)]
+    if outside:
+        raise ValueError(f"{name} of {source} names {outside[0]!r}, which is no safetensors file beside it")
 
 
 def _is_placed(piece: dict) -> bool:

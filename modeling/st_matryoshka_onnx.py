@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -221,6 +222,8 @@ class MatryoshkaOnnx(InputModule):
                 "and session_options"
             )
         name = settings.pop("file_name")
+        if not re.fullmatch(r"[^/\\:\x00-\x1f]+\.onnx", name):
+            raise ValueError(f"file_name {name!r} must be the name of an .onnx file of the repo, without a folder")
         # Weights that do not fit into the graph lie beside it; usually there are none.
         graph, _ = (
             cls.load_file_path(model_name_or_path, file, cache_folder=cache_folder, **hub_kwargs)

@@ -66,6 +66,11 @@ class MatryoshkaTrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
+        if self.hub_token is not None:
+            raise ValueError(
+                "hub_token would be written into the files of the run; leave it out, and log in with `hf auth login` "
+                "or set HF_TOKEN"
+            )
         if self.fp16 and (self.use_cpu or not torch.accelerator.is_available()):
             logger.warning("fp16=True needs an accelerator: training in float32 (bf16=True works on a CPU).")
             self.fp16 = False

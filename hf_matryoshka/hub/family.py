@@ -1,6 +1,7 @@
 """A family of repos: in a folder or on the Hub, read without its weights."""
 
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -24,6 +25,10 @@ from .manifest import FULL, MANIFEST_FILE, FamilyLevel, FamilyRepo, Manifest, ch
 
 if TYPE_CHECKING:
     from .push import PushReport
+
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+# Name of a folder beside another: no separator of any system, and no control character.
+_FOLDER = re.compile(r"[^/\\:\x00-\x1f]+")
 
 
 @dataclass(frozen=True)
@@ -175,6 +180,7 @@ def _family_on_disk(folder: Path) -> Family:
     # One repo, downloaded from the Hub, names the others by their ids; a family on disk by where they lie beside it.
     repos = []
     for entry in manifest.repos:
+        _check_beside(repo, entry)
         if _is_relative(entry.location):
             # The repo itself may have been renamed.
             place = "." if entry.name == manifest.this else entry.location
@@ -182,6 +188,17 @@ def _family_on_disk(folder: Path) -> Family:
         repos.append(entry)
     root = repo.parent if repo != folder else folder
     return Family(str(root), replace(manifest, repos=repos))
+
+
+def _check_beside(repo: Path, entry: FamilyRepo) -> None:
+    """Raise `ValueError` unless a location is that of a repo beside the one that names it, or an id on the Hub."""
+    path = PurePosixPath(entry.location)
+    beside = len(path.parts) == 2 and path.name != ".." and _FOLDER.fullmatch(path.name)
+    if not (beside if path.parts[:1] == ("..",) else entry.location == "." or _HUB_ID.fullmatch(entry.location)):
+        raise ValueError(
+            f"the {MANIFEST_FILE} of {repo} says that {entry.name} is at {entry.location!r}, but the repos of a "
+            "family lie side by side; export the family again"
+        )
 
 
 def _is_relative(location: str) -> bool:

@@ -1,5 +1,6 @@
 """A family on its way to the Hub."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from tqdm.auto import tqdm
 
 from .cards import fill_repo_ids
 from .family import Family
+from .inside import check_no_links_out
 from .manifest import FULL, MANIFEST_FILE, FamilyRepo, Manifest
 from .repo_sync import RepoChange, commit_change, compare_repo, with_retries
 
@@ -103,12 +105,15 @@ def push_family(
         raise ValueError(f"{family.source} is on the Hub; push a family that lies in a folder")
     api = _client(repo_id, token)
     ids = _repo_ids(list(family.repos), _with_namespace(api, repo_id, dry_run))
+    # Those of a repo that was downloaded are ids on the Hub, which must not be taken for folders.
+    beside = os.path.dirname(os.path.abspath(family.manifest.repo.folder))
     for repo in family.repos.values():
-        if not repo.folder.is_dir():
+        if not repo.folder.is_dir() or os.path.dirname(os.path.abspath(repo.folder)) != beside:
             raise FileNotFoundError(
                 f"the repo {repo.name} of {family.source} is not at {repo.location}; a push needs the folders of all "
                 "repos, as export_family writes them"
             )
+        check_no_links_out(repo.folder)
     family.verify()
     contents = {name: _contents(family, name, ids) for name in ids}
     changes = {name: _compare(api, ids[name], contents[name]) for name in ids}

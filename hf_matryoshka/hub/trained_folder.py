@@ -1,11 +1,15 @@
 """What a user has trained, from the folder that it is in."""
 
+import importlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sentence_transformers import SentenceTransformer
+from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import modeling
@@ -16,12 +20,14 @@ from ..modeling.configuration_matryoshka_gpt import MatryoshkaGPTConfig
 from ..modeling.configuration_matryoshka_mamba import MatryoshkaMambaConfig
 from ..modeling.levels import LevelsMixin
 from ..modeling.st_matryoshka_mamba import mamba_sentence_encoder
+from .inside import check_inside
 from .progress import no_progress_bars
 
 
 # The configs of nested text models.
 LEVELED = (BudgetsMixin, MatryoshkaGPTConfig, MatryoshkaMambaConfig)
 # The nested models of embeddings.
+_OWN_MODULE = re.compile(rf"(?:sentence_transformers|{re.escape(modeling.__name__)})(?:\.\w+)+", re.ASCII)
 ON_VECTORS = (MatryoshkaAdaptorModel, MatryoshkaFunnelModel)
 
 
@@ -104,7 +110,7 @@ def load_trained_model(path: str | os.PathLike, trust_remote_code: bool = False)
     file = Path(path) / CERTIFICATE_FILE
     certificate = Certificate.from_json(file) if file.is_file() else None
     if (folder / "modules.json").is_file():
-        return TrainedModel(folder, _load_sentence_encoder(folder, trust_remote_code), None, certificate)
+        return TrainedModel(folder, load_sentence_encoder(folder, trust_remote_code), None, certificate)
     architecture = (config.get("architectures") or ["model of no class"])[0]
     if architecture not in heads:
         raise ValueError(f"{folder} holds a {architecture}, which is none of {', '.join(heads)}")
@@ -143,20 +149,67 @@ def _read_config(path: Path) -> tuple[Path, dict]:
         if config.is_file():
             try:
                 return folder, dict(json.loads(config.read_text(encoding="utf-8")))
-            except (ValueError, TypeError):
+            except (ValueError, TypeError, RecursionError):
                 raise ValueError(f"{config} is no config of a model") from None
     return path, {}
 
 
-def _load_sentence_encoder(folder: Path, trust_remote_code: bool) -> SentenceTransformer:
-    modules = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
-    # Modules of this package are named by their place in it, unless the folder brings its own copy of the code.
-    own = ("sentence_transformers.", f"{modeling.__name__}.")
-    foreign = [module["type"] for module in modules if not module["type"].startswith(own)]
-    if foreign and not trust_remote_code:
-        raise ValueError(f"{folder} brings the code of {foreign[0]}; read it, then allow it with --trust-remote-code")
+def load_sentence_encoder(folder: Path, trust_remote_code: bool = False) -> SentenceTransformer:
+    """A saved sentence encoder; unless it is trusted, only code of this package and of sentence-transformers runs.
+
+    sentence-transformers itself takes modules of another package only together with any code that the folder brings.
+
+    Args:
+        folder (`Path`): Where it was saved.
+        trust_remote_code (`bool`, *optional*, defaults to `False`): Whether code of the folder may run.
+
+    Raises:
+        ValueError: If its modules cannot be read, lie outside of the folder, or are code that was not trusted.
+    """
     with no_progress_bars():
-        return SentenceTransformer(str(folder), device="cpu", trust_remote_code=True, local_files_only=True).eval()
+        if trust_remote_code:
+            return SentenceTransformer(str(folder), device="cpu", trust_remote_code=True, local_files_only=True).eval()
+        entries = _read_json(folder / "modules.json", list)
+        try:
+            places = [(entry["type"], entry["path"], entry.get("kwargs", [])) for entry in entries]
+            modules = [_module_class(folder, kind) for kind, _, _ in places]
+            check_inside(folder, [place for _, place, _ in places])
+        except (KeyError, TypeError, AttributeError):
+            raise ValueError(f"{folder / 'modules.json'} is no list of modules") from None
+        loaded = [
+            cls.load(str(folder), subfolder=place, local_files_only=True, trust_remote_code=False)
+            for cls, (_, place, _) in zip(modules, places, strict=True)
+        ]
+        settings = folder / "config_sentence_transformers.json"
+        found = _read_json(settings, dict) if settings.is_file() else {}
+        names = ("prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
+        options = {name: found[name] for name in names if found.get(name) is not None}
+        model = SentenceTransformer(modules=loaded, device="cpu", **options)
+        if any(given for _, _, given in places):
+            model.module_kwargs = {str(number): given for number, (_, _, given) in enumerate(places)}
+        return model.eval()
+
+
+def _module_class(folder: Path, kind: str) -> type[nn.Module]:
+    """A class by its place in this package or in sentence-transformers."""
+    place, _, name = kind.rpartition(".")
+    # Modules of this package are named by their place in it, unless the folder brings its own copy of the code.
+    if not _OWN_MODULE.fullmatch(kind):
+        raise ValueError(f"{folder} brings the code of {kind}; read it, then allow it with --trust-remote-code")
+    found = getattr(importlib.import_module(place), name)
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise TypeError
+    return found
+
+
+def _read_json(path: Path, kind: type) -> Any:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, kind):
+        raise ValueError(f"{path} is no JSON {kind.__name__}")
+    return value
 
 
 def _shown(entry: list) -> str:

@@ -16,6 +16,7 @@ from ..data.embedding_batches import EmbeddingCollator, EmbeddingDataset
 from ..data.files import write_beside
 from ..evaluation.bootstrap import bootstrap_mean
 from ..evaluation.curve import Curve, LevelPoint
+from ..hub.trained_folder import load_sentence_encoder
 from ..surgery.layer_order import order_layers_by_importance
 from ..surgery.nest_encoder import nest_sentence_encoder
 from ..surgery.rewire import rewire_by_importance
@@ -136,8 +137,7 @@ def embedding_arguments(
 def load_run(folder: Path) -> TrainedEncoder:
     """A finished run."""
     report = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    model = SentenceTransformer(str(folder / "model"), device="cpu", trust_remote_code=True, local_files_only=True)
-    return TrainedEncoder(model.eval(), report)
+    return TrainedEncoder(load_sentence_encoder(folder / "model"), report)
 
 
 def _train(
