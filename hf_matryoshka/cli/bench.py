@@ -55,7 +55,7 @@ def mamba(
     if threads is not None:
         torch.set_num_threads(threads)
     memory = MEMORY_LENGTHS if memory is None else memory
-    rows = measure_mamba_speed(config, lengths or LENGTHS, memory, longest_quadratic, rounds, progress=not json)
+    rows = measure_mamba_speed(config, lengths or LENGTHS, memory, longest_quadratic, rounds, progress=True)
     names = [name for name in speed_systems(config) if " " not in name or name == f"ours {config.levels[-1]}"]
     names = [name for name in names if not name.endswith(ONEDNN)]  # as large, and without parameters
     sizes = {name: layer_parameters(build_system(name, config, 16)[0]) for name in names}
@@ -116,7 +116,7 @@ def gpt(
         torch.set_num_threads(threads)
     starts = [room * number // prompts for number in range(prompts)]
     batch = torch.tensor([tokens[start : start + prompt_tokens] for start in starts])
-    choice = choose_draft(found.model, batch, level, max_new_tokens=max_new_tokens, progress=not json)
+    choice = choose_draft(found.model, batch, level, max_new_tokens=max_new_tokens, progress=True)
     if json:
         print_json({"generate": choice.options, "rows": choice.rows})
         return

@@ -68,7 +68,7 @@ def certify(
         batch_size=batch_size,
         device=device,
         overwrite=overwrite,
-        progress=not json,
+        progress=True,
     )
     statement = found.certificate
     if json:

@@ -43,10 +43,10 @@ def frontier(
         raise ValueError(f"{model} holds no Mamba encoder with its tokenizer, which is what has a frontier")
 
     def encode(texts: list[str], level: str) -> Any:
-        return encoder.encode(texts, level=level, show_progress_bar=not json)
+        return encoder.encode(texts, level=level, show_progress_bar=True)
 
     measured = measure_frontier(
-        encoder[0].model, encode, dataset, split=split, lengths=lengths or LENGTHS, progress=not json
+        encoder[0].model, encode, dataset, split=split, lengths=lengths or LENGTHS, progress=True
     )
     measured.save(found.folder / FRONTIER_FILE)
     rows = measured.trade_offs(num_docs=num_docs, seq_len=seq_len)

@@ -1,11 +1,14 @@
 """Fixtures of the command-line tests."""
 
+import json
 import sys
 
 import pytest
 
 from hf_matryoshka.data.beir import save_beir
 from hf_matryoshka.data.retrieval import RetrievalDataset
+
+from .json_documents import DOCUMENTS, check_names
 
 
 ANIMALS = "cat dog bird fish".split()
@@ -28,6 +31,9 @@ def command(monkeypatch, capsys):
         except SystemExit as stop:
             status = stop.code or 0
         output = capsys.readouterr()
+        if "--json" in arguments and status == 0:
+            words = next(words for words in DOCUMENTS if words == arguments[: len(words)])
+            check_names(json.loads(output.out), DOCUMENTS[words])
         return status, output.out, output.err
 
     return run

@@ -23,15 +23,15 @@ def test_combine_train_the_glue_and_fold_it(command, tmp_path):
     status, _, error = command("export", runs[1], tmp_path / "family")
     assert status == 0, error
     whole = tmp_path / "whole"
-    status, output, error = command("combine", whole, runs[0], tmp_path / "family" / "d16")
-    assert status == 0 and "2 decoders of 16 as one of 32" in output, error
+    status, output, error = command("combine", whole, runs[0], tmp_path / "family" / "d16", "--json")
+    assert status == 0 and json.loads(output) == {"model": str(whole), "parts": 2, "hidden_size": 32}, error
     glue = ["--base_model_path", whole, "--glue-only", "--rows", "windows", "--max-length", 16, "--use_cpu"]
     status, _, error = command("train", "gpt", tmp_path / "glued", "--texts", *texts, *glue, *training)
     assert status == 0, error
     report = json.loads((tmp_path / "glued" / "training.json").read_text())
     assert report["after"]["d32"] < report["before"]["d32"]
-    status, output, error = command("fold-glue", tmp_path / "glued", tmp_path / "folded")
-    assert status == 0, error
+    status, output, error = command("fold-glue", tmp_path / "glued", tmp_path / "folded", "--json")
+    assert status == 0 and json.loads(output) == {"model": str(tmp_path / "folded")}, error
     paths = (runs[0] / "model", tmp_path / "family" / "full", whole, tmp_path / "glued" / "model", tmp_path / "folded")
     with torch.no_grad():
         ids = torch.arange(8)[None]

@@ -7,6 +7,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from hf_matryoshka.data.vectors import load_vectors, save_vectors
+from hf_matryoshka.recipes import quickstart as recipe
 
 
 QUICK = [
@@ -71,7 +72,21 @@ def test_embed_then_train_on_vectors_and_export_without_a_base(command, beir, ti
     assert status == 0 and "remote code" in output
 
 
-def test_quickstart(command, hub, beir, tiny_sentence_transformer, tmp_path):
+def works_once(function):
+    """The function, whose later calls give what the first one gave."""
+    results = []
+
+    def run(*args, **options):
+        if not results:
+            results.append(function(*args, **options))
+        return results[0]
+
+    return run
+
+
+def test_quickstart(command, hub, beir, tiny_sentence_transformer, tmp_path, monkeypatch):
+    # Once is enough for both ways of printing it.
+    monkeypatch.setattr(recipe, "quickstart", works_once(recipe.quickstart))
     output_dir = tmp_path / "quick"
     arguments = ["--model", tiny_sentence_transformer, "--beir", beir, "--output", output_dir, "--dims", "4,16,32"]
     status, output, progress = command("quickstart", *arguments, "--push", "me/demo")
@@ -88,6 +103,8 @@ def test_quickstart(command, hub, beir, tiny_sentence_transformer, tmp_path):
     assert set(hub.repos("model")) == {"me/demo", "me/demo-d4", "me/demo-d16", "me/demo-d32"}
     assert "Collection: me/demo" in output and "family show me/demo" in output
     assert SentenceTransformer("me/demo-d16", device="cpu").encode(["a cat"]).shape == (1, 16)
+    status, output, _ = command("quickstart", *arguments, "--json")
+    assert status == 0 and set(json.loads(output)["levels"]) == {"d4", "d16", "d32"}
     status, output, _ = command("export", output_dir / "training", tmp_path / "again", "--dims", "4")
     assert status == 0 and "remote code" in output
 

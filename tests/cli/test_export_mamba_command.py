@@ -73,6 +73,8 @@ def test_a_frontier_is_measured_stored_and_exported(command, run, beir, tmp_path
     assert (
         len(others) == 8 and others[-1].split()[3] == "1" and path == str(work / "model" / "dimension_frontier.json")
     )
+    status, output, error = command("frontier", work, "--beir", beir, "--lengths", "8", "--json")
+    assert status == 0 and len(json.loads(output)) == 9 and "Frontier" in error
     model = MatryoshkaMambaModel.from_pretrained(work / "model")
     assert model.frontier.split == "animals test" and len(model.frontier.points[0].scores) == 20
     status, _, error = command("export", work, tmp_path / "family", "--budgets", "w1.0")

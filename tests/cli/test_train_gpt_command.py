@@ -51,12 +51,14 @@ def test_train_export_draw_and_refuse(command, tmp_path):
     assert torch.equal(stock.generate(ids, max_new_tokens=20), found)
     drafted = model.generate(ids, draft_level="d16", max_new_tokens=20)
     assert torch.equal(model.generate(ids, max_new_tokens=20), drafted)
-    status, output, error = command("cosine-maps", run, tmp_path / "maps.png", "--widths", "4,32")
+    status, output, error = command("cosine-maps", run, tmp_path / "maps.png", "--widths", "4,32", "--json")
     assert status == 0, error
     assert (tmp_path / "maps.png").stat().st_size > 1000
     status, output, error = command("dendrograms", run, tmp_path / "trees.png", "--widths", "4,32", "--clusters", 3)
     assert status == 0, error
     assert output.strip() == str(tmp_path / "trees.png") and (tmp_path / "trees.png").stat().st_size > 1000
+    status, output, error = command("dendrograms", run, tmp_path / "trees.png", "--widths", "4", "--json")
+    assert status == 0 and json.loads(output) == {"picture": str(tmp_path / "trees.png")}, error
     bench = ("bench", "gpt", run, "--text", text, "--prompts", 2, "--prompt-tokens", 9, "--max-new-tokens", 12)
     status, output, error = command(*bench, "--json")
     assert status == 0, error
@@ -110,6 +112,8 @@ def test_a_fractal_is_trained_and_exported(command, tmp_path):
     options += ["--disable_tqdm", "True", "--texts", *texts]
     status, output, error = command("train", "fractal", tmp_path / "run", *options)
     assert status == 0 and "L1.1: loss " in output, error
+    status, output, error = command("train", "fractal", tmp_path / "run", *options, "--json")
+    assert status == 0 and json.loads(output)["after"].keys() == {"L1.0", "L1.1", "L0.0"}, error
     status, output, error = command(
         "export", tmp_path / "run", tmp_path / "family", "--budgets", "L1.0", "L1.1", "L0.0"
     )
