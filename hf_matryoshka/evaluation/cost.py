@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import torch
 
+from ..data.evaluation_mode import evaluating
 from ..modeling.modeling_matryoshka_adaptor import MatryoshkaAdaptorModel
 from ..modeling.modeling_matryoshka_funnel import MatryoshkaFunnelModel
 
@@ -86,9 +87,6 @@ def level_cost(
         if vectors is None:
             vectors = torch.randn(1, adaptor.config.embedding_dim, generator=torch.Generator().manual_seed(0))
         vectors = vectors.to(device=adaptor.device, dtype=adaptor.dtype)
-        training = adaptor.training
-        adaptor.eval()
-        with torch.inference_mode():
+        with evaluating(adaptor), torch.inference_mode():
             cost["latency_ms"] = measure_latency(lambda: adaptor(vectors, level=level), repeats)
-        adaptor.train(training)
     return cost

@@ -10,8 +10,8 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from ..data.evaluation_mode import evaluation_mode
 from ..modeling.nested_speculation import expected_tokens
-from .evaluation_mode import evaluation_mode
 
 
 DRAFT_LENGTHS = (2, 4, 6, 8)

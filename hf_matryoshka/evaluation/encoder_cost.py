@@ -3,8 +3,8 @@
 import torch
 from transformers import PreTrainedModel
 
+from ..data.evaluation_mode import evaluation_mode
 from .cost import measure_latency
-from .evaluation_mode import evaluation_mode
 
 
 BATCH_SIZES = (1, 32)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from ..data.evaluation_mode import evaluation_mode
 from ..data.mask_file import MaskedRows
 from ..data.packing_info import check_vocabulary
 from ..modeling.budgets import Budget
@@ -16,7 +17,6 @@ from .autc_difference import autc_difference
 from .bootstrap import bootstrap_mean
 from .curve import Curve, LevelPoint
 from .encoder_cost import encoder_cost
-from .evaluation_mode import evaluation_mode
 from .masked_lm_scores import LevelScores, MaskedBatches, check_batches, score_levels
 from .plot import plot_curves
 from .table import format_rows

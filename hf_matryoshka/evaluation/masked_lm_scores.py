@@ -12,10 +12,10 @@ from accelerate.utils import send_to_device
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from ..data.evaluation_mode import evaluation_mode
 from ..data.mask_file import IGNORED
 from ..data.packing_masks import add_packed_mask
 from .calibration import CalibrationBins
-from .evaluation_mode import evaluation_mode
 
 
 # Masked tokens whose probabilities are in memory at once, beside the logits of the batch.

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from ..data.evaluation_mode import evaluating
 from ..data.retrieval import RetrievalDataset
 from ..modeling.dimension_frontier import Frontier, FrontierPoint
 from ..modeling.modeling_matryoshka_mamba import MatryoshkaMambaModel
@@ -53,10 +54,9 @@ def measure_frontier(
         raise ValueError(f"lengths must be positive, but are {list(lengths)}")
     check_split(dataset, split)
     config, points = model.config, []
-    training = model.training
-    model.eval()
     queries, documents = list(dataset.queries), list(dataset.documents())
-    with tqdm(total=len(config.levels) * len(config.matryoshka_dims), desc="Frontier", disable=not progress) as bar:
+    total = len(config.levels) * len(config.matryoshka_dims)
+    with evaluating(model), tqdm(total=total, desc="Frontier", disable=not progress) as bar:
         for level in config.levels:
             vectors = encode(queries, level), encode(documents, level)
             curve = score_retrieval(
@@ -72,7 +72,6 @@ def measure_frontier(
                 latencies = _latencies(model, level, point.dim, lengths, repeats)
                 points.append(FrontierPoint(level, point.dim, point.per_query.tolist(), latencies))
                 bar.update()
-    model.train(training)
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads" if model.device.type == "cpu" else "gpu"
     return Frontier(points, f"ndcg_at_{k}", f"{dataset.name} {split}", machine)
 

@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from ..data.evaluation_mode import evaluation_mode
 from .bootstrap import bootstrap_mean
 from .curve import Curve, LevelPoint
-from .evaluation_mode import evaluation_mode
 
 
 METRIC = "negative_nll"

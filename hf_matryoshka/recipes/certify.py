@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
 from ..data.base_models import load_base_model
+from ..data.evaluation_mode import evaluation_mode
 from ..data.files import write_beside
 from ..evaluation.certificate import (
     CERTIFICATE_FILE,
@@ -25,7 +26,6 @@ from ..evaluation.certificate import (
     pair_differences,
 )
 from ..evaluation.curve import Curve
-from ..evaluation.evaluation_mode import evaluation_mode
 from ..evaluation.level_losses import losses_curve
 from ..surgery.delta_gates import check_chain, levels_with_delta
 from ..surgery.gate_search import GATES, Gate, check_gates, search_gates

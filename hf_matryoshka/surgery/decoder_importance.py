@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import LlamaForCausalLM
 
-from .evaluating import evaluating
+from ..data.evaluation_mode import evaluating
 
 
 @dataclass

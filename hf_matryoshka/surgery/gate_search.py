@@ -8,8 +8,8 @@ import torch
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel
 
+from ..data.evaluation_mode import evaluating
 from .delta_gates import check_chain, check_gate, delta_weights, inexact_gate_reason
-from .evaluating import evaluating
 
 
 GATES = (0.0, 0.25, 0.5, 0.75, 1.0)

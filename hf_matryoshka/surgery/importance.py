@@ -8,8 +8,8 @@ import torch
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from ..data.evaluation_mode import evaluating
 from .encoder_layers import ParallelUnits, encoder_layers
-from .evaluating import evaluating
 
 
 CRITERIA = ("activation", "gradient")

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from .evaluating import evaluating
+from ..data.evaluation_mode import evaluating
 from .text_batches import text_batches
 
 
