@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test quality style clean
+.PHONY: quickstart test quality style docs clean
 
 quickstart: $(STAMP)
 	$(BIN)/hf-matryoshka quickstart $(ARGS)
@@ -21,6 +21,10 @@ style: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# The site, under site/; a broken link or cross-reference is an error.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 # torch is pinned to a version that pip finds as a CPU wheel; a bare `torch` would pull the CUDA stack.
 $(STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -29,4 +33,4 @@ $(STAMP): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache outputs
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache outputs site
