@@ -5,9 +5,10 @@
 Four models of 68 K parameters (4 layers of 32) are trained on a part of some text each (`parts`), and combined into
 one of 1.06 M (`combined`, no training). Then either the linear glue between the parts alone is trained (`glue`, folded
 away in `folded`), or all weights are (`fine_tuned`), on the text of all parts. `scratch` is the same architecture,
-trained from random weights on as many tokens as parts and glue together, `scratch_short` on as many as the glue alone.
-`logit_mean` and `probability_mean` are ensembles of the parts; `part_long` is one model of the size of a part, trained
-on the text of all parts for as many steps as all parts together.
+trained from random weights: on as many tokens as parts and glue together, `scratch_short` on as many as the glue
+alone, `scratch_equal_cost` for as many multiplications as parts and glue together, a part's step counted as a
+sixteenth of the whole model's. `logit_mean` and `probability_mean` are ensembles of the parts; `part_long` is one
+model of the size of a part, trained on the text of all parts for as many steps as all parts together.
 
 Splits: `validation`, TinyShakespeare, whose first nine tenths are cut into four consecutive parts; `domains`
 (`--domains`), four texts of different kinds: Shakespeare, encyclopedia, product descriptions and instructions. The
@@ -15,8 +16,9 @@ Splits: `validation`, TinyShakespeare, whose first nine tenths are cut into four
 row a seed; rows with `seeds` above 1 are means over the seeds, and those of `minus_...` paired differences, with 95%
 t-intervals. `logit_difference`: of the start and the mean of the parts' logits, and of folded and glued.
 
-Runs lie in `--work`; an interrupted call goes on. Learning rates of glue and fine-tuning (2e-3 and 1e-3) are those of
-a prototype, those of the others that of configs/gpt_shakespeare.yaml; nothing was tuned here.
+Runs lie in `--work`; an interrupted call goes on. Learning rate and steps of the glue are the best of `--tune 1e-3
+3e-3 1e-2 3e-2` (600 and 1,200 steps, on parts and held-out text within the first nine tenths of TinyShakespeare, seed
+0). The rate of fine-tuning, 1e-3, is that of a prototype, that of the others the one of configs/gpt_shakespeare.yaml.
 """
 
 import argparse
@@ -44,10 +46,19 @@ from hf_matryoshka.evaluation.seed_interval import seed_interval
 from hf_matryoshka.evaluation.table import format_rows
 
 
-PARTS, WIDTH, PART_STEPS, GLUE_STEPS = 4, 32, 1200, 600
+PARTS, WIDTH, PART_STEPS, GLUE_STEPS = 4, 32, 1200, 1200
 CHARACTERS = 1_100_000
-SYSTEMS = ("parts", "part_long", "logit_mean", "probability_mean", "combined", "glue", "folded", "fine_tuned")
-SYSTEMS += ("scratch_short", "scratch")
+GLUE_RATE = 1e-3
+# A step of a part costs about a sixteenth of one of the whole.
+SCRATCH_STEPS = {
+    "scratch_short": GLUE_STEPS,
+    "scratch_equal_cost": GLUE_STEPS + PARTS * PART_STEPS // PARTS**2,
+    "scratch": PARTS * PART_STEPS + GLUE_STEPS,
+}
+# The model that is trained further has them.
+GIVEN = dict.fromkeys(
+    ("hidden_size", "num_hidden_layers", "num_attention_heads", "rope_theta", "initializer_range", "doll_sizes")
+)
 
 
 @dataclass
@@ -58,8 +69,10 @@ class Texts:
     held_out: list[str]
 
 
-def quarters(data: Path) -> Texts:
+def quarters(data: Path, end: float = 1.0) -> Texts:
+    """TinyShakespeare, or as much of its beginning as `end` says."""
     text = (data / "tinyshakespeare" / "input.txt").read_text(encoding="utf-8")
+    text = text[: int(end * len(text))]
     cut = int(0.9 * len(text))
     ends = [cut * number // PARTS for number in range(PARTS + 1)]
     return Texts([text[start:end] for start, end in zip(ends, ends[1:], strict=False)], [text[cut:]])
@@ -118,6 +131,17 @@ class Runs:
         shutil.rmtree(self.folder / name / "checkpoints", ignore_errors=True)
         return trained.model
 
+    def glue(self, parts: list[torch.nn.Module], steps: int, rate: float, name: str = "glue") -> torch.nn.Module:
+        return self.train_combined(parts, True, name, steps, rate, glue_only=True)
+
+    def train_combined(
+        self, parts: list[torch.nn.Module], glue: bool, name: str, steps: int, rate: float, **options: Any
+    ) -> torch.nn.Module:
+        start = self.folder / ("glued" if glue else "plain")
+        shutil.rmtree(start, ignore_errors=True)
+        combine(parts, glue=glue).save_pretrained(start)
+        return self.train(name, self.files, steps, rate, base_model_path=str(start), **GIVEN, **options)
+
     def nll(self, model: torch.nn.Module) -> float:
         losses, counts = next_token_losses(model, self.loader)
         return float((losses * counts).sum() / counts.sum())
@@ -137,14 +161,24 @@ class Runs:
         return {name: total / count for name, total in sums.items()}
 
 
-def measure(runs: Runs, progress: Callable[[str], None]) -> tuple[dict[str, float], dict[str, float]]:
-    """The NLL of each system, and differences of logits."""
+def tune(runs: Runs, rates: list[float], steps: list[int]) -> None:
+    """Prints the NLL with glue of each learning rate and number of steps."""
+    small = {"hidden_size": WIDTH, "doll_sizes": [WIDTH]}
+    rate = runs.training["learning_rate"]
+    parts = [runs.train(f"part{n}", [file], PART_STEPS, rate, **small) for n, file in enumerate(runs.files)]
+    print({f"part{number}": round(runs.nll(part), 4) for number, part in enumerate(parts)}, flush=True)
+    for number in steps:
+        for rate in rates:
+            glued = runs.glue(parts, number, rate, f"glue_{number}_{rate}")
+            print(f"{number} steps at {rate}: {runs.nll(glued):.4f}", flush=True)
+
+
+def measure(runs: Runs, long: bool, progress: Callable[[str], None]) -> tuple[dict[str, float], dict[str, float]]:
+    """The NLL of each system, that of `scratch` only if `long`, and differences of logits."""
     rate = runs.training["learning_rate"]
     small = {"hidden_size": WIDTH, "doll_sizes": [WIDTH]}
     large = {"hidden_size": PARTS * WIDTH, "doll_sizes": [PARTS * WIDTH], "nested_heads": "heads"}
     large |= {"num_attention_heads": PARTS * runs.base.num_attention_heads, "norm_groups": PARTS}
-    shapes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "rope_theta", "initializer_range")
-    given = dict.fromkeys((*shapes, "doll_sizes"))
     parts = [runs.train(f"part{n}", [file], PART_STEPS, rate, **small) for n, file in enumerate(runs.files)]
     progress("parts")
     found = {f"parts{number}": runs.nll(part) for number, part in enumerate(parts)} | runs.ensembles(parts)
@@ -153,18 +187,13 @@ def measure(runs: Runs, progress: Callable[[str], None]) -> tuple[dict[str, floa
     tokenizers = [runs.tokenizer] * PARTS
     whole = combine(parts, tokenizers=tokenizers)
     found["combined"] = runs.nll(whole)
-    for name, glue in (("glued", True), ("plain", False)):
-        shutil.rmtree(runs.folder / name, ignore_errors=True)
-        combine(parts, glue=glue).save_pretrained(runs.folder / name)
-    start = {"base_model_path": str(runs.folder / "glued"), "glue_only": True, **given}
-    glued = runs.train("glue", runs.files, GLUE_STEPS, 2e-3, **start)
+    glued = runs.glue(parts, GLUE_STEPS, GLUE_RATE)
     folded = fold_glue(glued)
     found |= {"glue": runs.nll(glued), "folded": runs.nll(folded)}
     progress("glue")
-    start = {"base_model_path": str(runs.folder / "plain"), **given}
-    found["fine_tuned"] = runs.nll(runs.train("fine_tuned", runs.files, GLUE_STEPS, 1e-3, **start))
+    found["fine_tuned"] = runs.nll(runs.train_combined(parts, False, "fine_tuned", GLUE_STEPS, 1e-3))
     progress("fine-tuning")
-    for name, steps in (("scratch_short", GLUE_STEPS), ("scratch", PARTS * PART_STEPS + GLUE_STEPS)):
+    for name, steps in SCRATCH_STEPS.items() if long else list(SCRATCH_STEPS.items())[:-1]:
         found[name] = runs.nll(runs.train(name, runs.files, steps, rate, **large))
         progress(name)
     batch = next(iter(runs.loader))["input_ids"]
@@ -181,10 +210,16 @@ def main() -> None:
     parser.add_argument("--work", default="outputs/gpt_combine", type=Path)
     parser.add_argument("--seeds", default=5, type=int)
     parser.add_argument("--domains", default=0, type=int, help="seeds on the texts of four kinds")
+    parser.add_argument("--scratch-seeds", default=5, type=int, help="seeds of `scratch`, which takes longest")
+    parser.add_argument("--tune", nargs="*", type=float, help="learning rates of the glue to try, and stop")
     parser.add_argument("--out", default="benchmarks/results/gpt_combine.json")
     arguments = parser.parse_args()
 
     base, training = read_config(CONFIG)
+    if arguments.tune:
+        runs = Runs(arguments.work / "tune", quarters(arguments.data, 0.9), base, training, 0)
+        tune(runs, arguments.tune, [GLUE_STEPS, 2 * GLUE_STEPS])
+        return
     rows, table = [], []
     for split, texts, seeds in (
         ("validation", quarters, arguments.seeds),
@@ -193,7 +228,9 @@ def main() -> None:
         values: dict[str, list[float]] = {}
         for seed in range(seeds):
             runs = Runs(arguments.work / split, texts(arguments.data), base, training, seed)
-            found, differences = measure(runs, partial(print, split, "seed", seed, flush=True))
+            found, differences = measure(
+                runs, seed < arguments.scratch_seeds, partial(print, split, "seed", seed, flush=True)
+            )
             found["best_part"] = min(value for name, value in found.items() if name.startswith("parts"))
             for name, value in found.items():
                 row = {"system": name.rstrip("0123456789"), "level": "full", "split": split, "metric": "nll"}
@@ -209,8 +246,8 @@ def main() -> None:
             mean = seed_interval(own)
             rows.append({"system": name, "level": "full", "split": split, "metric": "nll_mean"} | mean)
             table.append([split, name, f"{mean['value']:.4f}"])
-        for name in ("best_part", "scratch", "scratch_short", "logit_mean") if values else ():
-            pairs = zip(values["glue"], values[name], strict=True)
+        for name in ("best_part", "part_long", "logit_mean", *SCRATCH_STEPS) if values else ():
+            pairs = zip(values["glue"], values[name], strict=False)
             row = {"system": "glue", "level": "full", "split": split, "metric": f"minus_{name}"}
             rows.append(row | seed_interval([one - other for one, other in pairs]))
             table.append([split, f"glue - {name}", f"{rows[-1]['value']:+.4f}"])
