@@ -160,7 +160,7 @@ def train_delta(
         some = rows.select(range(0, len(rows), -(-len(rows) // REWIRE_ROWS)))
         texts = tokenizer.batch_decode(list(some["input_ids"]), skip_special_tokens=True)
         if choose:
-            order_layers_by_importance(model, texts, tokenizer)
+            order_layers_by_importance(model, texts, tokenizer, progress=progress)
         if sort:
             rewire_by_importance(model, texts, tokenizer)
     report = {"recipe": asdict(recipe), "training": training, "forms": forms}

@@ -91,7 +91,7 @@ def train_delta_embedding(
     progress = not args.disable_tqdm
     embeddings = teacher_embeddings(base, texts, args.bf16, progress)
     if recipe.order_layers or (recipe.order_layers is None and recipe.layer_order is None):
-        order_layers_by_importance(nested[0].model, texts[count:], nested.tokenizer)
+        order_layers_by_importance(nested[0].model, texts[count:], nested.tokenizer, progress=progress)
     if recipe.rewire:
         rewire_by_importance(nested[0].model, texts[count:], nested.tokenizer, num_texts=512)
     dataset = EmbeddingDataset(texts, embeddings, nested.tokenizer, recipe.max_length, progress)
