@@ -203,7 +203,7 @@ def read_level_index(path: str | os.PathLike, source: str) -> dict | None:
             index = json.load(file)
         entry = index.get(LEVEL_SHARDS)
         version = None if entry is None else entry["format_version"]
-    except (ValueError, AttributeError, TypeError, KeyError) as error:
+    except (ValueError, AttributeError, TypeError, KeyError, RecursionError) as error:
         raise ValueError(f"{name} of {source} is damaged; download or save it again") from error
     if entry is None:
         _check_names(index, name, source)

@@ -1,6 +1,7 @@
 """Folders in the format of BEIR (Thakur et al., arXiv 2104.08663): corpus, queries and qrels as plain files."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,12 +98,15 @@ def _records(path: Path) -> Iterator[tuple[str, dict]]:
     for number, line in read_lines(path):
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{path} line {number} is not JSON ({error.msg}); each line must be one object"
-            ) from error
+        except (ValueError, RecursionError) as error:
+            said = getattr(error, "msg", "too deep")
+            raise ValueError(f"{path} line {number} is not JSON ({said}); each line must be one object") from error
         if not (isinstance(record, dict) and "_id" in record and isinstance(record.get("text"), str)):
             raise ValueError(f'{path} line {number} must be an object with "_id" and a string "text"')
+        if not isinstance(record.get("title") or "", str):
+            raise ValueError(f'{path} line {number} has a "title" that is no string')
+        if re.search("[\ud800-\udfff]", f"{record.get('title')} {record['text']}"):
+            raise ValueError(f"{path} line {number} has half of a character, which no tokenizer reads; take it out")
         yield str(record["_id"]), record
 
 

@@ -91,6 +91,8 @@ class Taxonomy:
         values = dict(values)
         refine = values.pop("refine", True)
         for width, named in values.items():
+            if not isinstance(width, int) or isinstance(width, bool):
+                raise ValueError(f"taxonomy {path}: prefix lengths are whole numbers, but {width!r} is none")
             if not isinstance(named, dict) or not all(isinstance(tokens, (list, str)) for tokens in named.values()):
                 raise ValueError(f"taxonomy {path}: {width!r} must map names of groups to their tokens")
         # YAML reads a bare digit as a number.
@@ -98,7 +100,10 @@ class Taxonomy:
             width: {name: [str(token) for token in tokens] for name, tokens in named.items()}
             for width, named in values.items()
         }
-        return cls(groups, refine)
+        try:
+            return cls(groups, refine)
+        except ValueError as error:
+            raise ValueError(f"taxonomy {path}: {error}") from None
 
 
 def _group_of(width: int, named: Mapping[str, Sequence[str]]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from .lines import read_lines
 
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+# Half of a character beyond 16 bits: JSON can write one alone, UTF-8 cannot.
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def read_texts(path: str | Path, field: str = "text") -> list[str]:
@@ -133,9 +136,11 @@ def text_of_line(path: Path, number: int, line: str, field: str) -> str:
     """
     try:
         record = json.loads(line)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         raise ValueError(f"line {number} of {path} is no JSON") from None
     text = record.get(field) if isinstance(record, dict) else record
     if not isinstance(text, str):
         raise ValueError(f"line {number} of {path} has no text in the field {field!r}")
+    if SURROGATE.search(text):
+        raise ValueError(f"line {number} of {path} has half of a character, which no tokenizer reads; take it out")
     return text

@@ -85,7 +85,7 @@ def load_vectors(path: str | Path, width: int | None = None) -> np.ndarray:
         return check_vectors(array, width, name=str(path))
     try:
         array = read_vector_column(path)
-    except (pa.ArrowInvalid, pa.ArrowSerializationError, OSError) as error:
+    except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is not a readable {path.suffix} table ({error})") from error
     return check_vectors(array, width, name=str(path))
 

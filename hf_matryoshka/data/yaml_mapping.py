@@ -23,7 +23,8 @@ def read_mapping(path: str | Path, what: str = "config", content: str = "option 
         raise FileNotFoundError(f"{what} {path} does not exist")
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # A date that does not exist is a plain `ValueError`, and what is nested too deep a `RecursionError`.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{what} {path} is no YAML: {' '.join(str(error).split())}") from None
     if values is None:
         return {}

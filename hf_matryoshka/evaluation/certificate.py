@@ -156,7 +156,7 @@ class Certificate:
             raise FileNotFoundError(f"certificate {path} does not exist")
         try:
             return cls.from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (KeyError, TypeError, AttributeError, ValueError):
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
             raise ValueError(f"{path} is no certificate as written by Certificate.to_json") from None
 
 

@@ -263,7 +263,7 @@ class Curve:
             raise FileNotFoundError(f"curve {path} does not exist")
         try:
             return cls._from_dict(json.loads(Path(path).read_text(encoding="utf-8")))
-        except (KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        except (KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
             raise ValueError(f"{path} is no curve as written by Curve.to_json") from error
 
     def _to_dict(self) -> dict[str, Any]:

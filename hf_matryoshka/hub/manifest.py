@@ -168,7 +168,7 @@ class Manifest:
         try:
             data = json.loads(text)
             version = data.pop("format_version")
-        except (ValueError, KeyError, AttributeError, TypeError):
+        except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
             raise ValueError(f"{where} is no manifest of a Matryoshka family; export the family again") from None
         if not isinstance(version, int) or version > FORMAT_VERSION:
             raise ValueError(
