@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -112,6 +113,23 @@ def test_a_sentence_encoder_runs_no_code_of_its_folder(encoder, tmp_path):
 @pytest.fixture
 def family(adaptor, tmp_path):
     return export_family(adaptor, tmp_path / "family")
+
+
+def test_exported_code_imports_nothing_else(family, encoder, tmp_path):
+    encoder.save(str(tmp_path / "encoder"))
+    allowed = {"torch", "transformers", "huggingface_hub", "safetensors", *sys.stdlib_module_names}
+    for folder in (family.full.folder, tmp_path / "encoder"):
+        files = list(folder.rglob("*.py"))
+        assert files
+        for file in files:
+            own = {"sentence_transformers"} if file.name.startswith("st_") else set()
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+                if isinstance(node, ast.ImportFrom) and node.level:
+                    assert node.level == 1 and (file.parent / f"{node.module}.py").is_file(), file
+                elif isinstance(node, ast.ImportFrom):
+                    names = [node.module]
+                assert {name.split(".")[0] for name in names} <= allowed | own, file
 
 
 LOCATIONS = [
