@@ -1,6 +1,6 @@
 """How much of embeddings short codes keep: reconstruction cosine, neighbours, and the linear codes to compare with."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,8 @@ from .bootstrap import bootstrap_mean
 from .curve import Curve, LevelPoint
 
 
-METRIC = "reconstruction_cosine"
+METRIC, OVERLAP = "reconstruction_cosine", "neighbour_overlap_at_10"
+NEIGHBOURS = 10
 
 
 @dataclass
@@ -83,7 +84,9 @@ def reconstruction_cosines(reconstructions: np.ndarray, embeddings: np.ndarray) 
     return (unit(reconstructions) * unit(embeddings)).sum(axis=-1)
 
 
-def neighbour_overlap(vectors: np.ndarray, embeddings: np.ndarray, count: int = 10, block: int = 1024) -> np.ndarray:
+def neighbour_overlap(
+    vectors: np.ndarray, embeddings: np.ndarray, count: int = NEIGHBOURS, block: int = 1024
+) -> np.ndarray:
     """Share of the nearest neighbours, by cosine, that vectors and full embeddings have in common.
 
     Args:
@@ -141,6 +144,32 @@ def funnel_curve(model: MatryoshkaFunnelModel, embeddings: np.ndarray, split: st
     return _curve(model, np.concatenate(rows, axis=1), split, "ours")
 
 
+def overlap_curve(
+    model: MatryoshkaFunnelModel, embeddings: np.ndarray, split: str, codes: Mapping[str, LinearCode] | None = None
+) -> Curve:
+    """Mean share of the ten nearest neighbours, among the embeddings, that the latents of each level keep.
+
+    Args:
+        model ([`MatryoshkaFunnelModel`]): The funnel, in evaluation mode.
+        embeddings (`np.ndarray` of shape `(n, embedding_dim)`): Embeddings that it was not trained on, at least 11.
+            The time grows with the square of `n`.
+        split (`str`): What they are.
+        codes (`Mapping[str, LinearCode]`, *optional*): Linear codes by name, to be the curve's baselines.
+    """
+    whole = np.asarray(embeddings[:])
+    latents = np.concatenate([found for found, _ in decoded_levels(model, embeddings)])
+    curve = _curve(model, _overlaps(model, latents, whole), split, "ours", metric=OVERLAP)
+    for name, code in (codes or {}).items():
+        own = _overlaps(model, code.encode(unit(whole), _dims(model)[-1]), whole)
+        curve.baselines[name] = _curve(model, own, split, name, _linear_macs(model), OVERLAP)
+    return curve
+
+
+def _overlaps(model: MatryoshkaFunnelModel, codes: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
+    """Overlaps of every level, `(levels, n)`, of codes of the largest."""
+    return np.stack([neighbour_overlap(codes[:, :dim], embeddings) for dim in _dims(model)])
+
+
 def linear_curve(
     model: MatryoshkaFunnelModel, code: LinearCode, name: str, embeddings: np.ndarray, split: str
 ) -> Curve:
@@ -150,7 +179,11 @@ def linear_curve(
     for chunk in chunks(embeddings, 1024):
         whole = unit(chunk.numpy())
         rows.append([reconstruction_cosines(code.decode(code.encode(whole, dim)), whole) for dim in _dims(model)])
-    return _curve(model, np.concatenate(rows, axis=1), split, name, lambda dim: 2 * dim * model.config.embedding_dim)
+    return _curve(model, np.concatenate(rows, axis=1), split, name, _linear_macs(model))
+
+
+def _linear_macs(model: MatryoshkaFunnelModel) -> Callable[[int], int]:
+    return lambda dim: 2 * dim * model.config.embedding_dim
 
 
 def _dims(model: MatryoshkaFunnelModel) -> list[int]:
@@ -159,15 +192,16 @@ def _dims(model: MatryoshkaFunnelModel) -> list[int]:
 
 def _curve(
     model: MatryoshkaFunnelModel,
-    cosines: np.ndarray,
+    values: np.ndarray,
     split: str,
     system: str,
     macs: Callable[[int], int] | None = None,
+    metric: str = METRIC,
 ) -> Curve:
     points = []
-    for level, dim, own in zip(model.config.levels, _dims(model), cosines, strict=True):
+    for level, dim, own in zip(model.config.levels, _dims(model), values, strict=True):
         cost = model.cost(level)
         if macs is not None:
             cost |= {"parameters": macs(dim) // 2, "macs": macs(dim)}
         points.append(LevelPoint(level, dim, *bootstrap_mean(own.astype(np.float64)), cost, own))
-    return Curve(points, METRIC, split, system)
+    return Curve(points, metric, split, system)

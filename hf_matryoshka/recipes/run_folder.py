@@ -8,8 +8,9 @@ from pathlib import Path
 from ..data.files import ensure_writable_folder, write_beside
 
 
-# Quality against cost of each level on held-out texts, which an export shows in its cards.
-CURVE_FILE = "curve.json"
+# Quality against cost of each level on held-out texts, which an export shows in its cards, and the same by a second
+# measure, for runs that have one.
+CURVE_FILE, OVERLAP_FILE = "curve.json", "overlap_curve.json"
 
 
 def open_run(folder: str | Path, key: str, overwrite: bool = False) -> Path:

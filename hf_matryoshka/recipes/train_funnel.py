@@ -15,7 +15,8 @@ from ..data.embedding_conventions import check_lengths
 from ..data.embedding_rows import CHUNK, EmbeddingRows, collate_rows, split_rows
 from ..data.files import write_beside
 from ..data.vectors import load_vectors
-from ..evaluation.reconstruction import funnel_curve, linear_codes, linear_curve
+from ..evaluation.curve import Curve
+from ..evaluation.reconstruction import NEIGHBOURS, funnel_curve, linear_codes, linear_curve, overlap_curve
 from ..modeling import MatryoshkaFunnelConfig, MatryoshkaFunnelModel
 from ..surgery.funnel_gates import choose_gates, fit_first_stage
 from ..surgery.funnel_init import init_funnel
@@ -24,7 +25,7 @@ from ..trainers.funnel_trainer import FunnelTrainer
 from ..trainers.level_sampler import LevelSampler
 from .distillation_texts import gather_texts
 from .funnel_recipe import FunnelRecipe
-from .run_folder import CURVE_FILE, open_run
+from .run_folder import CURVE_FILE, OVERLAP_FILE, open_run
 from .teacher_embeddings import teacher_embeddings
 from .training_run import check_texts_a_step, run_arguments, run_training
 
@@ -39,8 +40,8 @@ DEFAULTS = {
     "weight_decay": 0.01,
 }
 # Embeddings at most that the linear codes of the report are fitted on, that gates are chosen on, and that are reported
-# on: more change no digit that is shown.
-MAX_LINEAR_ROWS, MAX_GATE_ROWS, MAX_TEST_ROWS = 200_000, 10_000, 50_000
+# on: more change no digit that is shown. Neighbours are looked for among fewer.
+MAX_LINEAR_ROWS, MAX_GATE_ROWS, MAX_TEST_ROWS, MAX_OVERLAP_ROWS = 200_000, 10_000, 50_000, 5_000
 
 
 @dataclass
@@ -49,8 +50,9 @@ class TrainedFunnel:
 
     Args:
         model ([`MatryoshkaFunnelModel`]): The funnel, in evaluation mode.
-        report (`dict`): Steps, seconds, parameters, validation losses before and after, the chosen gates, and the mean
-            reconstruction cosine of test embeddings at each level, beside that of linear codes.
+        report (`dict`): Steps, seconds, parameters, validation losses before and after, the chosen gates, and of test
+            embeddings at each level the mean reconstruction cosine and the share of nearest neighbours that the
+            latents keep, beside those of linear codes.
     """
 
     model: MatryoshkaFunnelModel
@@ -73,7 +75,8 @@ def train_funnel(
             What to train on, and which model.
         output_dir (`str` or `Path`):
             Gets `model/`, `training.json` (the report), `curve.json` (reconstruction of the test embeddings at each
-            level, beside PCA) and the checkpoints.
+            level, beside PCA), `overlap_curve.json` (nearest neighbours that they and their latents have in common)
+            and the checkpoints.
         training (`dict`, *optional*):
             Further [`FunnelTrainingArguments`].
         overwrite (`bool`, *optional*, defaults to `False`):
@@ -137,7 +140,7 @@ def train_funnel(
     if recipe.choose_gates and config.kind == "residual" and len(held_out):
         report["gates"] = choose_gates(model, _first(held_out, MAX_GATE_ROWS))
     if len(test):
-        report["reconstruction"] = _reconstruction(model, rows, _first(test, MAX_TEST_ROWS), folder / CURVE_FILE)
+        report |= _measure(model, rows, _first(test, MAX_TEST_ROWS), folder)
     shutil.rmtree(folder / "model", ignore_errors=True)
     with write_beside(folder / "model") as temporary:
         model.save_pretrained(temporary)
@@ -187,20 +190,29 @@ def load_run(folder: Path) -> TrainedFunnel:
     return TrainedFunnel(MatryoshkaFunnelModel.from_pretrained(folder / "model").eval(), report)
 
 
-def _reconstruction(
-    model: MatryoshkaFunnelModel, rows: EmbeddingRows, test: EmbeddingRows, path: Path
-) -> dict[str, dict[str, float]]:
-    """Mean cosines of the test embeddings by system and level; writes the curve."""
+def _measure(
+    model: MatryoshkaFunnelModel, rows: EmbeddingRows, test: EmbeddingRows, folder: Path
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Mean cosines of the test embeddings and their reconstructions, and neighbours in common with their latents, by
+    system and level; writes both curves."""
     curve = funnel_curve(model, test, "test")
-    found = {"ours": dict(zip(curve.levels, curve.qualities, strict=True))}
-    if model.config.geometry == "sphere":
-        for name, code in linear_codes(_first(rows, MAX_LINEAR_ROWS)).items():
-            own = linear_curve(model, code, name, test, "test")
-            found[name] = dict(zip(own.levels, own.qualities, strict=True))
-            if name.startswith("pca"):
-                curve.baselines[name] = own
-    curve.to_json(path)
-    return found
+    found = {"ours": curve}
+    codes = linear_codes(_first(rows, MAX_LINEAR_ROWS)) if model.config.geometry == "sphere" else {}
+    for name, code in codes.items():
+        found[name] = linear_curve(model, code, name, test, "test")
+    pca = {name: code for name, code in codes.items() if name.startswith("pca")}
+    curve.baselines |= {name: found[name] for name in pca}
+    curve.to_json(folder / CURVE_FILE)
+    report = {"reconstruction": _by_level(found)}
+    if len(test) > NEIGHBOURS:
+        overlap = overlap_curve(model, _first(test, MAX_OVERLAP_ROWS), "test", pca)
+        overlap.to_json(folder / OVERLAP_FILE)
+        report["neighbour_overlap"] = _by_level({"ours": overlap} | overlap.baselines)
+    return report
+
+
+def _by_level(curves: dict[str, Curve]) -> dict[str, dict[str, float]]:
+    return {name: dict(zip(curve.levels, curve.qualities, strict=True)) for name, curve in curves.items()}
 
 
 def _first(rows: EmbeddingRows, count: int) -> EmbeddingRows:

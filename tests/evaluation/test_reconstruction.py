@@ -9,6 +9,7 @@ from hf_matryoshka.evaluation.reconstruction import (
     linear_codes,
     linear_curve,
     neighbour_overlap,
+    overlap_curve,
     reconstruction_cosines,
 )
 
@@ -65,3 +66,14 @@ def test_curves_of_a_funnel_and_of_its_rivals(embeddings):
     assert pca.qualities == pytest.approx(curve.qualities, abs=1e-5) and pca["d8"].cost["macs"] == 2 * 8 * 20
     latents, levels = zip(*decoded_levels(model, embeddings, batch_size=64), strict=True)
     assert np.concatenate(latents).shape == (400, 8) and np.concatenate(levels, axis=1).shape == (2, 400, 20)
+
+
+def test_curve_of_the_neighbours_in_common(embeddings):
+    model = init_funnel(embeddings, matryoshka_dims=[4, 20], **SIZES)
+    curve = overlap_curve(model, embeddings, "heldout", {"pca": linear_codes(embeddings)["pca"]})
+    assert curve.metric == "neighbour_overlap_at_10" and curve.system == "ours"
+    # Latents start as principal components.
+    assert curve.qualities == pytest.approx(curve.baselines["pca"].qualities, abs=1e-3)
+    assert curve.qualities[0] < 0.5 < curve.qualities[1]
+    latents = model.encode(torch.from_numpy(embeddings), level="d4").detach().numpy()
+    assert curve.qualities[0] == pytest.approx(neighbour_overlap(latents, embeddings).mean())

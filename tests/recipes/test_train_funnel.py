@@ -45,6 +45,15 @@ def test_a_run_is_better_than_pca_and_is_read_back(recipe, tmp_path):
     assert json.loads((tmp_path / "run" / "training.json").read_text()) == report
     curve = Curve.from_json(tmp_path / "run" / "curve.json")
     assert curve.qualities == pytest.approx(list(found["ours"].values())) and "pca" in curve.baselines
+    overlap = Curve.from_json(tmp_path / "run" / "overlap_curve.json")
+    assert overlap.metric == "neighbour_overlap_at_10" and set(overlap.baselines) == {
+        "pca",
+        "pca_uncentred",
+        "pca_int8",
+    }
+    kept = report["neighbour_overlap"]
+    assert overlap.qualities == pytest.approx(list(kept["ours"].values()))
+    assert kept["ours"]["d3"] > kept["ours"]["d1"] and kept["ours"]["d2"] > kept["pca"]["d2"] - 0.05
     model = AutoModel.from_pretrained(tmp_path / "run" / "model")
     x = torch.randn(3, 24)
     assert torch.equal(model(x).reconstructions, trained.model(x).reconstructions)
