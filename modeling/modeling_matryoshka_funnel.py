@@ -54,6 +54,9 @@ class MatryoshkaFunnelModel(NestedModelMixin, PreTrainedModel):
     def __init__(self, config: MatryoshkaFunnelConfig):
         super().__init__(config)
         self.funnel = FUNNELS[config.kind](config)
+        # The funnel's own coordinates are of one spread, which suits its networks. Latents have the spread of the
+        # principal components instead: their cosine is then near that of the embeddings.
+        self.register_buffer("latent_scale", torch.ones(config.stage_dims[-1]))
         self.post_init()
 
     @torch.no_grad()
@@ -90,18 +93,21 @@ class MatryoshkaFunnelModel(NestedModelMixin, PreTrainedModel):
         """
         if all_levels and level is not None:
             raise ValueError(f"give level ({level!r}) or all_levels, not both")
-        latents = self.encode(embeddings, level)
-        reconstructions = self.decode_levels(latents) if all_levels else self.decode(latents)
+        stage = self.config.level_index(level)
+        codes = self.funnel.encode(self._checked(embeddings), stage)
+        found = self.funnel.decode_levels(codes) if all_levels else self.funnel.decode(codes, stage)
+        scale = self.latent_scale[: codes.shape[-1]]
         log_prob = predictions = None
         if return_densities:
             # A cascade learns to be predictable: what a stage is predicted from gets a gradient, the stage none.
-            known = latents if self.config.kind == "cascade" else latents.detach()
-            predictions, log_std = self.funnel.densities.conditionals(known)
+            known = codes if self.config.kind == "cascade" else codes.detach()
+            means, log_std = self.funnel.densities.conditionals(known)
+            predictions = means * scale
             if self.config.kind == "flow":
                 log_prob = self.log_likelihood(embeddings)
             else:
-                log_prob = normal_log_prob(latents.detach(), predictions, log_std)
-        return MatryoshkaFunnelOutput(latents, reconstructions, log_prob, predictions)
+                log_prob = normal_log_prob(codes.detach(), means, log_std) - scale.log().sum()
+        return MatryoshkaFunnelOutput(codes * scale, self._decoded(found), log_prob, predictions)
 
     def encode(self, embeddings: torch.Tensor, level: int | str | None = None) -> torch.Tensor:
         """The latent of a level, a prefix of that of every larger one.
@@ -116,7 +122,8 @@ class MatryoshkaFunnelModel(NestedModelMixin, PreTrainedModel):
         Raises:
             ValueError: If the level does not exist, or the embeddings have another width or hold NaN or infinity.
         """
-        return self.funnel.encode(self._checked(embeddings), self.config.level_index(level))
+        codes = self.funnel.encode(self._checked(embeddings), self.config.level_index(level))
+        return codes * self.latent_scale[: codes.shape[-1]]
 
     def decode(self, latents: torch.Tensor, active_dim: int | None = None) -> torch.Tensor:
         """The embeddings that the first `active_dim` numbers of latents stand for.
@@ -131,8 +138,8 @@ class MatryoshkaFunnelModel(NestedModelMixin, PreTrainedModel):
         Raises:
             ValueError: If no stage ends at `active_dim`, or the latents are narrower.
         """
-        stage, latents = self._prefix(latents, active_dim)
-        return self._decoded(self.funnel.decode(latents, stage))
+        stage, codes = self._codes(latents, active_dim)
+        return self._decoded(self.funnel.decode(codes, stage))
 
     def decode_levels(self, latents: torch.Tensor) -> torch.Tensor:
         """What [`decode`] makes of the latents at every level, with one call of the decoder.
@@ -146,7 +153,7 @@ class MatryoshkaFunnelModel(NestedModelMixin, PreTrainedModel):
         Raises:
             ValueError: If the latents are narrower.
         """
-        return self._decoded(self.funnel.decode_levels(self._prefix(latents, self.config.latent_dim)[1]))
+        return self._decoded(self.funnel.decode_levels(self._codes(latents, self.config.latent_dim)[1]))
 
     def complete(self, latents: torch.Tensor, active_dim: int | None = None) -> torch.Tensor:
         """The first `active_dim` numbers of latents and, after them, the mean of every further stage given those
@@ -161,7 +168,7 @@ class MatryoshkaFunnelModel(NestedModelMixin, PreTrainedModel):
         Raises:
             ValueError: As in [`decode`].
         """
-        return self.funnel.densities.complete(self._prefix(latents, active_dim)[1])
+        return self.funnel.densities.complete(self._codes(latents, active_dim)[1]) * self.latent_scale
 
     def log_prob(self, latents: torch.Tensor, active_dim: int | None = None) -> torch.Tensor:
         """Logarithm of the density of the first `active_dim` numbers of latents, in nats.
@@ -177,16 +184,18 @@ class MatryoshkaFunnelModel(NestedModelMixin, PreTrainedModel):
         Raises:
             ValueError: As in [`decode`].
         """
-        return self.funnel.densities.log_prob(self._prefix(latents, active_dim)[1])
+        codes = self._codes(latents, active_dim)[1]
+        return self.funnel.densities.log_prob(codes) - self.latent_scale[: codes.shape[-1]].log().sum()
 
     def whiten(self, latents: torch.Tensor, active_dim: int | None = None) -> torch.Tensor:
         """Latents in coordinates that are standard normal under [`log_prob`]: in these, zeros after a prefix are what
         [`complete`] completes it by. Arguments, shape and errors as in [`decode`]; returns `(batch, active_dim)`."""
-        return self.funnel.densities.whiten(self._prefix(latents, active_dim)[1])
+        return self.funnel.densities.whiten(self._codes(latents, active_dim)[1])
 
     def unwhiten(self, coordinates: torch.Tensor, active_dim: int | None = None) -> torch.Tensor:
         """The latents, `(batch, active_dim)`, of coordinates of [`whiten`]; arguments and errors as there."""
-        return self.funnel.densities.unwhiten(self._prefix(coordinates, active_dim)[1])
+        codes = self.funnel.densities.unwhiten(self._prefix(coordinates, active_dim)[1])
+        return codes * self.latent_scale[: codes.shape[-1]]
 
     @torch.no_grad()
     def sample(
@@ -262,6 +271,11 @@ class MatryoshkaFunnelModel(NestedModelMixin, PreTrainedModel):
         if latents.shape[-1] < dim:
             raise ValueError(f"the latents have width {latents.shape[-1]}, which is less than active_dim {dim}")
         return stage, latents[:, :dim]
+
+    def _codes(self, latents: torch.Tensor, active_dim: int | None) -> tuple[int, torch.Tensor]:
+        """As [`_prefix`], in the coordinates of the funnel inside."""
+        stage, latents = self._prefix(latents, active_dim)
+        return stage, latents / self.latent_scale[: latents.shape[-1]]
 
     def _decoded(self, embeddings: torch.Tensor) -> torch.Tensor:
         if self.config.geometry != "sphere":

@@ -91,8 +91,9 @@ def fit_first_stage(model: MatryoshkaFunnelModel, embeddings: np.ndarray) -> Non
     densities = model.funnel.densities
     count, total, squares = 0, 0.0, 0.0
     for chunk in chunks(embeddings):
-        latents = model.encode(chunk.to(model.device), 0).double()
-        count, total, squares = count + len(latents), total + latents.sum(dim=0), squares + (latents**2).sum(dim=0)
+        # In the coordinates of the densities.
+        codes = (model.encode(chunk.to(model.device), 0) / model.latent_scale[: densities.dims[0]]).double()
+        count, total, squares = count + len(codes), total + codes.sum(dim=0), squares + (codes**2).sum(dim=0)
     mean = total / count
     densities.first_mean.copy_(mean)
     densities.first_log_std.copy_((squares / count - mean**2).clamp_min(1e-12).log() / 2)

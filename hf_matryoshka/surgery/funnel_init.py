@@ -21,8 +21,9 @@ def init_funnel(
 ) -> MatryoshkaFunnelModel:
     """A new funnel, started from the embeddings.
 
-    One of kind `"residual"` equals centred PCA at every level. A `"flow"` equals it, too, on the tangent space of the
-    sphere at the mean direction. A `"cascade"` starts from random weights, as the original did.
+    One of kind `"residual"` equals centred PCA at every level, its latents but for one factor. A `"flow"` equals it,
+    too, on the tangent space of the sphere at the mean direction. A `"cascade"` starts from random weights, as the
+    original did.
 
     Args:
         embeddings (`np.ndarray` of shape `(texts, embedding_dim)`): They are read in chunks; at least two.
@@ -56,6 +57,8 @@ def init_funnel(
             start = _residual_start(config, rows)
         for name, values in start.items():
             model.get_buffer(f"funnel.{name}").copy_(values)
+            if name.endswith("scale"):
+                model.latent_scale.copy_((values / values[0])[: config.stage_dims[-1]])
     return model.eval()
 
 

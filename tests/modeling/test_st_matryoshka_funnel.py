@@ -57,7 +57,7 @@ def test_encode_gives_latents_or_what_they_are_decoded_to(model, base, funnel, d
     np.testing.assert_allclose(decoded, expected.reconstructions, atol=1e-6)
     # What was sent is enough, because a latent keeps its length.
     np.testing.assert_allclose(model[-1].funnel.decode(torch.from_numpy(latents)), decoded, atol=1e-6)
-    assert np.abs(np.linalg.norm(latents, axis=1) - 1).min() > 1e-2
+    assert np.abs(np.linalg.norm(latents, axis=1) - 1).max() > 1e-2
 
 
 def test_default_width_and_what_a_call_may_ask_for(model, funnel):
