@@ -246,7 +246,7 @@ def main() -> None:
             mean = seed_interval(own)
             rows.append({"system": name, "level": "full", "split": split, "metric": "nll_mean"} | mean)
             table.append([split, name, f"{mean['value']:.4f}"])
-        for name in ("best_part", "part_long", "logit_mean", *SCRATCH_STEPS) if values else ():
+        for name in [rival for rival in ("best_part", "part_long", "logit_mean", *SCRATCH_STEPS) if rival in values]:
             pairs = zip(values["glue"], values[name], strict=False)
             row = {"system": "glue", "level": "full", "split": split, "metric": f"minus_{name}"}
             rows.append(row | seed_interval([one - other for one, other in pairs]))
