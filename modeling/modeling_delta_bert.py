@@ -45,6 +45,12 @@ class DeltaBertEmbeddings(nn.Module):
     def forward(self, input_ids, token_type_ids, position_ids, inputs_embeds, width: int, level: int) -> torch.Tensor:
         words = self.word_embeddings(input_ids, width) if inputs_embeds is None else inputs_embeds[..., :width]
         if position_ids is None:
+            most = self.position_ids.shape[1]
+            if not torch.compiler.is_compiling() and words.shape[1] > most:
+                raise ValueError(
+                    f"the texts have {words.shape[1]} tokens, but this model has positions for {most}; cut them "
+                    "(max_position_embeddings)"
+                )
             position_ids = self.position_ids[:, : words.shape[1]]
         if token_type_ids is None:
             token_type_ids = torch.zeros_like(position_ids)

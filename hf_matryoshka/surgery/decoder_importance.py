@@ -38,7 +38,7 @@ def measure_decoder_importance(model: LlamaForCausalLM, batches: Iterable[dict])
 
     Args:
         model (`LlamaForCausalLM`): The model.
-        batches (`Iterable[dict]`): `input_ids` and `attention_mask`, both `(texts, length)`.
+        batches (`Iterable[dict]`): `input_ids` and optionally `attention_mask`, both `(texts, length)`.
 
     Raises:
         ValueError: If the batches hold no token.
@@ -53,7 +53,8 @@ def measure_decoder_importance(model: LlamaForCausalLM, batches: Iterable[dict])
     count = 0
     with evaluating(model):
         for batch in batches:
-            real = batch["attention_mask"].bool().to(model.device)
+            mask = batch.get("attention_mask", torch.ones_like(batch["input_ids"]))
+            real = mask.bool().to(model.device)
             with _inputs(readers, real, sizes):
                 model(**{name: value.to(model.device) for name, value in batch.items()}, use_cache=False)
             count += int(real.sum())

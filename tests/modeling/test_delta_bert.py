@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, BertModel
 
-from hf_matryoshka import DeltaBertForMaskedLM, DeltaBertModel
+from hf_matryoshka import DeltaBertConfig, DeltaBertForMaskedLM, DeltaBertModel
 
 from .delta_models import inputs, make, outputs
 
@@ -94,3 +94,13 @@ def test_training_every_level_moves_the_weights_they_share():
         sum(losses).backward()
         optimizer.step()
     assert all(loss.item() < 0.8 * start for loss, start in zip(losses, first, strict=True))
+
+
+def test_more_tokens_than_positions_are_one_sentence():
+    config = DeltaBertConfig(
+        vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, max_position_embeddings=6
+    )
+    model = DeltaBertModel(config).eval()
+    assert model(torch.ones(1, 6, dtype=torch.long)).last_hidden_state.shape == (1, 6, 8)
+    with pytest.raises(ValueError, match="the texts have 7 tokens, but this model has positions for 6"):
+        model(torch.ones(1, 7, dtype=torch.long))

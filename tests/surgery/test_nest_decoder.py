@@ -93,6 +93,10 @@ def test_padding_counts_for_nothing():
     changed["input_ids"][0, 6:] = 59
     first, second = (measure_decoder_importance(model, [one]) for one in (batch, changed))
     torch.testing.assert_close(first.residual, second.residual)
+    whole = {"input_ids": batch["input_ids"][:, :6]}
+    masked = {**whole, "attention_mask": torch.ones_like(whole["input_ids"])}
+    first, second = (measure_decoder_importance(model, [one]) for one in (whole, masked))
+    torch.testing.assert_close(first.residual, second.residual)
 
 
 def test_bad_input_is_refused():
