@@ -41,6 +41,11 @@ def optimize(
     base_model: Annotated[
         str | None, typer.Option(help="Model that embeds the texts; by default that of the funnel.")
     ] = None,
+    known: Annotated[
+        Path | None,
+        typer.Option(help="File of texts with known scores (.jsonl, .csv, .tsv), which the model learns from first."),
+    ] = None,
+    score_field: Annotated[str, typer.Option(help="Field of the known scores.")] = "score",
     bound: Annotated[float, typer.Option(help="Half the side of the searched box, in standard deviations.")] = 3.0,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete another run in the output folder.")] = False,
@@ -87,6 +92,8 @@ def optimize(
         corpus=corpus,
         text_field=text_field,
         base_model=base_model,
+        known=known,
+        score_field=score_field,
         overwrite=overwrite,
         **{name: value for name, value in options.items() if value is not None},
     )

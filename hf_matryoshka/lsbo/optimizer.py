@@ -104,7 +104,8 @@ class Optimizer(ABC):
         Args:
             trial ([`Trial`] or `int`): The candidate, or its id.
             value (`float`, *optional*): What the objective gave; without one, with NaN or infinity the trial has
-            failed. variance (`float`, *optional*): Of the noise in the value.
+                failed.
+            variance (`float`, *optional*): Of the noise in the value.
             reason (`str`, *optional*): Why it failed.
 
         Raises:

@@ -43,8 +43,7 @@ class StagedLSBO(Optimizer):
             [`Optimizer`].
         mode (`str`, *optional*, defaults to `"nested"`): `"nested"`, `"frozen"` or `"full"`.
         budgets (`list[int]`, *optional*): Trials of each stage; by default in proportion to 50, 40, 35, 30, 25, 20,
-        15,
-            10.
+            15, 10.
         initial (`int`, *optional*, defaults to 10): Trials before the first model: the mean, then random ones of the
             first stage.
         surrogate (`str`, *optional*, defaults to `"rbf"`): `"rbf"`, `"matern"`, `"saas"` or `"linear"`, see
@@ -52,8 +51,7 @@ class StagedLSBO(Optimizer):
         stage_patience (`int`, *optional*): A stage also ends after so many trials without a better value; what is left
             of its budget goes to the last stage.
         reopen (`bool`, *optional*, defaults to `False`): Of `"frozen"`: a trial changes whichever block so far
-            promises
-            the largest improvement under one model of all trials, instead of the stage's own.
+            promises the largest improvement under one model of all trials, instead of the stage's own.
         trust_region (`bool`, *optional*, defaults to `False`): Look only in a box around the best trial, which grows
             and shrinks with success (TuRBO, arXiv 1910.01739).
         typical_set (`float`, *optional*): Keep proposals inside the ball that holds this share of the density of the
@@ -62,8 +60,7 @@ class StagedLSBO(Optimizer):
             trial (Hvarfner et al., arXiv 2204.11051).
         noisy (`bool`, *optional*, defaults to `False`): Whether values have noise.
         corpus (`tuple[np.ndarray, np.ndarray]`, *optional*): Embeddings `(n, embedding_dim)` and values `(n,)` that
-        are
-            known before.
+            are known before.
         acquisition ([`AcquisitionOptions`], *optional*): How hard the acquisition is maximised.
 
     Raises:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..data.convention_encoders import load_encoder
+from ..data.scored_texts import read_scored_texts
 from ..data.text_decoders.corpus_decoder import CorpusTextDecoder
 from ..data.texts import read_texts
 from ..lsbo.optimizer import Optimizer
@@ -25,6 +26,10 @@ from ..modeling import MatryoshkaFunnelModel
 from .run_folder import open_run
 from .teacher_embeddings import teacher_embeddings
 from .train_funnel import load_funnel
+
+
+# Optimisers with a model of all trials, which known scores can begin.
+LEARN_FROM_KNOWN = ("staged", "gp", "linear")
 
 
 class CorpusTexts:
@@ -51,13 +56,17 @@ class CorpusTexts:
     @cached_property
     def embeddings(self) -> np.ndarray:
         """Of shape `(texts, embedding_dim)`."""
+        return self.embed(self.texts)
+
+    def embed(self, texts: list[str]) -> np.ndarray:
+        """Embeddings of any texts, `(texts, embedding_dim)`."""
         encoder = load_encoder(self.base_model, self.convention)
         if encoder.get_embedding_dimension() != self._width:
             raise ValueError(
                 f"{self.base_model} gives embeddings of width {encoder.get_embedding_dimension()}, but the funnel "
                 f"takes {self._width}"
             )
-        return teacher_embeddings(encoder, self.texts)
+        return teacher_embeddings(encoder, texts)
 
     @cached_property
     def _decoder(self) -> CorpusTextDecoder:
@@ -98,6 +107,8 @@ def optimize_funnel(
     corpus: str | Path | None = None,
     text_field: str = "text",
     base_model: str | None = None,
+    known: str | Path | None = None,
+    score_field: str = "score",
     overwrite: bool = False,
     progress: bool = True,
     **options: Any,
@@ -120,6 +131,10 @@ def optimize_funnel(
         corpus (`str` or `Path`, *optional*): File of texts; a candidate is then the text of the nearest embedding.
         text_field (`str`, *optional*, defaults to `"text"`): Field of the texts.
         base_model (`str`, *optional*): Model that embeds them; by default that of the funnel.
+        known (`str` or `Path`, *optional*): File of texts whose scores are known before ([`read_scored_texts`]), from
+            which a model of all trials learns; they are no trials. Needs `corpus`.
+        score_field (`str`, *optional*, defaults to `"score"`): Field of their scores; `text_field` is that of the
+            texts.
         overwrite (`bool`, *optional*, defaults to `False`): Whether to delete another run that lies in `output_dir`.
         progress (`bool`, *optional*, defaults to `True`): Whether to show a progress bar.
         options: Further arguments of the optimiser.
@@ -136,12 +151,24 @@ def optimize_funnel(
     if workers < 0:
         raise ValueError(f"workers must not be negative, but is {workers}")
     q = max(1, workers) if q is None else q
+    if known is not None and corpus is None:
+        raise ValueError("known scores are those of texts; give the corpus of texts that is searched")
+    if known is not None and optimizer not in LEARN_FROM_KNOWN:
+        raise ValueError(
+            f"the optimizer {optimizer!r} does not learn from known scores; choose one of "
+            f"{', '.join(LEARN_FROM_KNOWN)}, or leave them out"
+        )
+    scored = None if known is None else read_scored_texts(known, text_field, score_field)
     model = load_funnel(str(funnel))
     texts = None if corpus is None else CorpusTexts(corpus, text_field, model, base_model)
     texts_of = {} if texts is None else {"decode_texts": texts.decode, "encode_texts": texts.encode}
     space = SearchSpace(model, bound, **texts_of)
     if optimizer == "pool" and texts is not None:
         options = {**options, "pool": texts.embeddings}
+    if scored is not None:
+        # Checked without them first: encoding takes long.
+        make_optimizer(optimizer, space, maximize=maximize, trials=trials, seed=seed, **options)
+        options = {**options, "corpus": (texts.embed(scored[0]), scored[1])}
     make = partial(make_optimizer, optimizer, space, maximize=maximize, trials=trials, seed=seed, **options)
     # Everything that can be wrong is found before a folder is made or a text is encoded.
     settings = make().settings()

@@ -84,6 +84,24 @@ def test_texts_are_found_and_the_run_is_resumed(command, folder, funnel):
     assert found["diagnostics"]["failure_rate"] == 0.25
 
 
+def test_known_scores_are_learned_from_and_are_no_trials(command, folder, funnel):
+    (folder / "known.csv").write_text("body,points\n" + "".join(f"{t},{t.count('dog')}\n" for t in TEXTS[:9]))
+    arguments = ["optimize", "--funnel", funnel, "--objective", "my_scores:words", "--maximize", "--trials", 3]
+    arguments += ["--initial", 2, "--corpus", "texts.jsonl", "--text-field", "body", "--mode", "full"]
+    arguments += ["--known", "known.csv"]
+    status, output, error = command(*arguments, "--score-field", "points", "--output", "run", "--json")
+    found = json.loads(output)
+    assert status == 0 and found["trials"] == 3 and found["settings"]["corpus"] == [9, 4.0]
+    status, _, error = command(*arguments, "--output", "other")
+    assert status == 2 and "known.csv has no column 'score' in its first row (body, points)" in error
+    status, _, error = command(*arguments, "--optimizer", "turbo", "--output", "other")
+    assert status == 2 and "'turbo' does not learn from known scores; choose one of staged, gp, linear" in error
+    without = [item for item in arguments if item not in ("--corpus", "texts.jsonl")]
+    status, _, error = command(*without, "--output", "other")
+    assert status == 2 and "known scores are those of texts; give the corpus" in error
+    assert not (folder / "other").exists()
+
+
 def test_embeddings_are_minimised_by_workers_and_the_run_is_pushed(command, hub, folder, funnel):
     arguments = ["optimize", "--funnel", funnel / "model", "--objective", "my_scores:first", "--minimize"]
     arguments += ["--optimizer", "random", "--trials", 4, "--workers", 2, "--output", "run", "--json"]
