@@ -7,7 +7,8 @@ from .gpt_recipe import NESTING, GPTRecipe
 
 @dataclass
 class FractalRecipe(GPTRecipe):
-    """What [`train_fractal`] does; every field is also a flag of `hf-matryoshka train fractal` and a YAML key.
+    """What [`~recipes.train_gpt.train_gpt`] does with streams; every field is also a flag of `hf-matryoshka train
+    fractal` and a YAML key.
 
     Each file of `texts` is the stream of one of the smallest dolls, in their order.
 

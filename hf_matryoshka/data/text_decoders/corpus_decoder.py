@@ -77,7 +77,7 @@ class CorpusTextDecoder:
                 The encoder of the embeddings that are to be decoded.
             folder (`str` or `Path`, *optional*):
                 New folder to write the vectors to and to search them in, for a corpus that does not fit in memory; see
-                [`save`][CorpusTextDecoder.save].
+                [`CorpusTextDecoder.save`].
             cache_dir, batch_size, prompt, progress:
                 As in [`embed_texts`].
 
@@ -147,7 +147,7 @@ class CorpusTextDecoder:
 
     @classmethod
     def load(cls, folder: str | Path) -> "CorpusTextDecoder":
-        """Memory-maps a folder that [`save`][CorpusTextDecoder.save] wrote.
+        """Memory-maps a folder that [`CorpusTextDecoder.save`] wrote.
 
         Raises:
             FileNotFoundError: if a file of it is missing.
