@@ -27,8 +27,8 @@ from .progress import no_progress_bars
 # The configs of nested text models.
 LEVELED = (BudgetsMixin, MatryoshkaGPTConfig, MatryoshkaMambaConfig)
 # The nested models of embeddings.
-_OWN_MODULE = re.compile(rf"(?:sentence_transformers|{re.escape(modeling.__name__)})(?:\.\w+)+", re.ASCII)
 ON_VECTORS = (MatryoshkaAdaptorModel, MatryoshkaFunnelModel)
+_OWN_MODULE = re.compile(rf"(?:sentence_transformers|{re.escape(modeling.__name__)})(?:\.\w+)+", re.ASCII)
 
 
 @dataclass(frozen=True)
