@@ -30,7 +30,7 @@ def read_scored_texts(
     path = Path(path)
     kind = file_kind(path, (".jsonl", *DELIMITERS))
     if kind in DELIMITERS:
-        rows = [(text, found) for text, found in table_rows(path, DELIMITERS[kind], [text_field, score_field])]
+        rows = list(table_rows(path, DELIMITERS[kind], [text_field, score_field]))
     else:
         rows = []
         for number, line in read_lines(path):

@@ -101,9 +101,10 @@ def test_gates_keep_every_level_at_least_at_pca(embeddings):
         choose_gates(model, embeddings[:0])
 
 
+@pytest.mark.parametrize("kind", ["residual", "cascade"])
 @torch.no_grad()
-def test_the_first_stage_gets_its_mean_and_spread(embeddings):
-    model = init_funnel(embeddings, kind="cascade", matryoshka_dims=[4, 8], **SIZES)
+def test_the_first_stage_gets_its_mean_and_spread(embeddings, kind):
+    model = init_funnel(embeddings, kind=kind, matryoshka_dims=[4, 8], **SIZES)
     fit_first_stage(model, embeddings)
     coordinates = model.whiten(model.encode(torch.from_numpy(embeddings), 0))
     assert coordinates.mean(0).abs().max() < 1e-3 and (coordinates.std(0) - 1).abs().max() < 1e-3
