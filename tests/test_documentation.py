@@ -1,5 +1,5 @@
-"""No code block of README.md and docs/ may rot: Python runs, command lines parse, YAML files are accepted, links lead
-somewhere, and the site builds.
+"""No code block of README.md, docs/ and examples/ may rot: Python runs, command lines parse, YAML files are accepted,
+links lead somewhere, and the site builds.
 
 What a page's Python reads is in `tests/documentation/world.py`; all blocks of a page run in one process, in their
 order, on small data. `tests/documentation/blocks.py` says how to mark a block that cannot.
@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from .documentation.blocks import BLOCKS, PAGES, ROOT, check_imports, command_lines, inline_commands
+from .documentation.blocks import BLOCKS, PAGES, ROOT, SITE_PAGES, check_imports, command_lines, inline_commands
 from .documentation.commands import parse, stop_before_work
 from .documentation.world import build_inputs, hurry, install_examples, page_names, readme_names
 
 
 PYTHON = [block for block in BLOCKS if block.language == "python"]
 RUN_PAGES = list(dict.fromkeys(block.page for block in PYTHON if block.runs))
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+CONFIGS = sorted([*(ROOT / "configs").glob("*.yaml"), *(ROOT / "examples").glob("*.yaml")])
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[\w.-]+)?\)")
 
 
@@ -35,7 +35,8 @@ def test_python_parses_and_its_imports_exist(block):
 def commands(monkeypatch, tmp_path):
     """Command lines can be read, from a folder like the checkout, and do nothing."""
     stop_before_work(monkeypatch)
-    shutil.copytree(ROOT / "configs", tmp_path / "configs")
+    for folder in ("configs", "examples"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -72,7 +73,7 @@ def test_configs_are_accepted_by_the_command_that_they_name(config, commands):
     text = config.read_text(encoding="utf-8")
     lines = command_lines(text)
     if lines:
-        assert any(f"configs/{config.name}" in line for line in lines)
+        assert any(f"{config.parent.name}/{config.name}" in line for line in lines)
         return check_lines(lines, commands)
     # Groups of tokens, which a line of prose names.
     assert f"--hierarchy configs/{config.name}" in text
@@ -168,7 +169,7 @@ def test_the_site_builds(tmp_path, monkeypatch):
         build(config)
     finally:
         config.plugins.on_shutdown()
-    for path in PAGES[1:]:
+    for path in SITE_PAGES:
         page = path.relative_to(ROOT / "docs").with_suffix(".html")
         assert (tmp_path / "site" / page).is_file()
     assert "[`" not in (tmp_path / "site" / "reference" / "hub.html").read_text(encoding="utf-8")

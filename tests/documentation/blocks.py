@@ -1,4 +1,4 @@
-"""The code blocks of README.md and docs/."""
+"""The code blocks of README.md, docs/, examples/README.md and CONTRIBUTING.md."""
 
 import ast
 import importlib
@@ -8,7 +8,8 @@ from pathlib import Path
 
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SITE_PAGES = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = [ROOT / "README.md", *SITE_PAGES, ROOT / "examples" / "README.md"]
 # An HTML comment on the line before a block, or before the empty line before it:
 #   <!-- not run: why -->         a Python block that is only parsed
 #   <!-- without the package -->  a Python block that runs in a process that cannot import hf_matryoshka
