@@ -24,6 +24,7 @@ prototype, that of the others the one of configs/gpt_shakespeare.yaml.
 """
 
 import argparse
+import itertools
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -248,11 +249,12 @@ def main() -> None:
             mean = seed_interval(own)
             rows.append({"system": name, "level": "full", "split": split, "metric": "nll_mean"} | mean)
             table.append([split, name, f"{mean['value']:.4f}"])
-        for name in [rival for rival in ("best_part", "part_long", "logit_mean", *SCRATCH_STEPS) if rival in values]:
-            pairs = zip(values["glue"], values[name], strict=False)
-            row = {"system": "glue", "level": "full", "split": split, "metric": f"minus_{name}"}
+        rivals = [rival for rival in ("best_part", "part_long", "logit_mean", *SCRATCH_STEPS) if rival in values]
+        for system, rival in itertools.product(("glue", "fine_tuned"), rivals):
+            pairs = zip(values[system], values[rival], strict=False)
+            row = {"system": system, "level": "full", "split": split, "metric": f"minus_{rival}"}
             rows.append(row | seed_interval([one - other for one, other in pairs]))
-            table.append([split, f"glue - {name}", f"{rows[-1]['value']:+.4f}"])
+            table.append([split, f"{system} - {rival}", f"{rows[-1]['value']:+.4f}"])
     print(format_rows(["split", "system", "nll"], table))
     print(write_report(arguments.out, "gpt_combine", rows, training=training))
 
