@@ -3,7 +3,6 @@
 import hashlib
 import json
 import shutil
-import time
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -17,7 +16,6 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.trainer_utils import get_last_checkpoint
 
 from ..data.files import write_beside
 from ..data.packed_collator import MaskEpochs, PackedMlmCollator
@@ -29,7 +27,6 @@ from ..surgery.layer_order import order_layers_by_importance
 from ..surgery.rewire import rewire_by_importance
 from ..trainers.delta_arguments import DeltaTrainingArguments
 from ..trainers.delta_trainer import DeltaTrainer
-from .cpu_memory import keep_freed_memory
 from .delta_model import (
     build_config,
     build_model,
@@ -42,7 +39,7 @@ from .delta_recipe import DeltaRecipe
 from .delta_upgrade import fold_pack, with_pack
 from .packed_corpus import TOKENIZER_DOCUMENTS, Corpus, check_length, count_tokens, pack_corpus, split_rows
 from .run_folder import CURVE_FILE, open_run
-from .training_progress import show_progress
+from .training_run import run_arguments, run_training
 
 
 REWIRE_ROWS = 256
@@ -54,13 +51,8 @@ DEFAULTS = {
     "max_steps": 1000,
     "per_device_train_batch_size": 32,
     "per_device_eval_batch_size": 32,
-    "lr_scheduler_type": "linear",
     "warmup_steps": 0.1,
-    "weight_decay": 0.01,
     "logging_steps": 50,
-    "save_total_limit": 2,
-    "dataloader_pin_memory": False,
-    "report_to": "none",
 }
 
 
@@ -111,8 +103,6 @@ def train_delta(
         OSError: If something cannot be read, or `output_dir` cannot be written.
     """
     training = dict(training or {})
-    if "output_dir" in training:
-        raise ValueError("output_dir is the folder of the run; it is no training argument")
     args = delta_arguments(Path(output_dir) / "checkpoints", recipe, training)
     if args.enable_token_delta and recipe.token_routing is None:
         recipe = replace(recipe, token_routing=True)
@@ -201,18 +191,7 @@ def delta_arguments(folder: Path, recipe: DeltaRecipe, training: dict[str, Any])
         ValueError: If one has no valid value.
     """
     rate = PACK_LEARNING_RATE if recipe.enable_dds else LEARNING_RATES[recipe.base_model_path is not None]
-    settings = {
-        **DEFAULTS,
-        "learning_rate": rate,
-        "seed": recipe.seed,
-        **training,
-        "output_dir": str(folder),
-        "save_strategy": "steps",
-    }
-    if settings["max_steps"] < 1:
-        raise ValueError(f"max_steps must be at least 1, but is {settings['max_steps']}")
-    settings.setdefault("save_steps", max(1, settings["max_steps"] // 10))
-    return DeltaTrainingArguments(**settings)
+    return run_arguments(DeltaTrainingArguments, folder, recipe, training, **DEFAULTS | {"learning_rate": rate})
 
 
 def load_run(folder: Path) -> TrainedDelta:
@@ -259,36 +238,17 @@ def _train(
         teacher=load_teacher(recipe) if args.enable_kd else None,
         callbacks=[MaskEpochs(collator)],
     )
-    show_progress(trainer, "masked language model")
-    levels = model.config.levels
-    report: dict[str, Any] = {}
-    if held_out is not None:
-        report["before"] = _losses(trainer.evaluate(), levels)
-    checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
-    if args.device.type == "cpu":
-        keep_freed_memory()
-    began = time.time()
-    result = trainer.train(resume_from_checkpoint=checkpoint)
-    seconds = time.time() - began
-    if held_out is not None:
-        report["after"] = _losses(trainer.evaluate(), levels)
+    report = run_training(trainer, "masked language model")
     # A resumed call is timed by its own steps.
-    steps = trainer.state.global_step - (int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0)
+    steps = report["steps"] - report["resumed_from_step"]
     rows_a_step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
     tokens_a_step = rows_a_step * count_tokens(rows) / len(rows)
     return report | {
-        "steps": trainer.state.global_step,
-        "tokens": round(trainer.state.global_step * tokens_a_step),
-        "seconds": round(seconds, 1),
-        "tokens_per_second": round(steps * tokens_a_step / seconds),
-        "training_loss": result.training_loss,
+        "tokens": round(report["steps"] * tokens_a_step),
+        "tokens_per_second": round(steps * tokens_a_step / report["seconds"]),
         "rows": len(rows),
         "held_out_rows": 0 if held_out is None else len(held_out),
     }
-
-
-def _losses(metrics: dict[str, float], levels: tuple[str, ...]) -> dict[str, float]:
-    return {level: metrics[f"eval_loss_{level}"] for level in levels}
 
 
 def _own_tokenizer(folder: Path, corpus: Corpus, recipe: DeltaRecipe, progress: bool) -> PreTrainedTokenizerBase:

@@ -107,7 +107,7 @@ def run_training(trainer: MatryoshkaTrainer, name: str) -> dict[str, Any]:
         "steps": trainer.state.global_step,
         # The seconds are those of this call, which may have gone on where another one stopped.
         "resumed_from_step": int(checkpoint.rsplit("-", 1)[1]) if checkpoint else 0,
-        "seconds": round(seconds, 1),
+        "seconds": round(seconds, 2),
         "training_loss": result.training_loss,
     }
 
