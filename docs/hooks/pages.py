@@ -10,7 +10,7 @@ from mkdocs.structure.pages import Page
 
 
 ROOT = Path(__file__).resolve().parents[2]
-README, COMMANDS = "readme.md", "reference/cli.md"
+README, COMMANDS, RESULTS = "readme.md", "reference/cli.md", "benchmarks/RESULTS.md"
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -18,8 +18,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     files.append(File.generated(config, README, content=readme.replace("](docs/", "](")))
     files.append(File.generated(config, COMMANDS, content=command_line()))
-    for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
-        files.append(File.generated(config, f"benchmarks/results/{path.name}", abs_src_path=str(path)))
+    for path in (ROOT / RESULTS, *sorted((ROOT / "benchmarks" / "results").glob("*.json"))):
+        files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
     return files
 
 
@@ -27,7 +27,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     """Links to README.md and to measured rows lead out of `docs/` in the checkout, but not in the site."""
     up = "../" * page.file.src_uri.count("/")
     markdown = re.sub(rf"\]\({re.escape(up)}\.\./README\.md", f"]({up}{README}", markdown)
-    return re.sub(rf"\]\({re.escape(up)}\.\./benchmarks/results/", f"]({up}benchmarks/results/", markdown)
+    return re.sub(rf"\]\({re.escape(up)}\.\./benchmarks/", f"]({up}benchmarks/", markdown)
 
 
 def command_line() -> str:
