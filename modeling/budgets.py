@@ -1,8 +1,9 @@
 """Budgets of width, heads and depth: the levels of the Delta encoders."""
 
 import copy
+import os
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from .levels import LevelsMixin, check_above_zero, check_at_least, check_pad_token, check_probabilities
 
@@ -143,7 +144,7 @@ class BudgetsMixin(LevelsMixin):
     stock_model_type: ClassVar[str]
 
     @classmethod
-    def get_config_dict(cls, pretrained_model_name_or_path, **kwargs) -> tuple[dict, dict]:
+    def get_config_dict(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs) -> tuple[dict, dict]:
         """[`~transformers.PreTrainedConfig.get_config_dict`]; that of a stock model is one of this class."""
         config_dict, kwargs = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
         if config_dict.get("model_type") == cls.stock_model_type:
@@ -151,7 +152,7 @@ class BudgetsMixin(LevelsMixin):
         return config_dict, kwargs
 
     @classmethod
-    def from_dict(cls, config_dict: dict, **kwargs):
+    def from_dict(cls, config_dict: dict, **kwargs) -> Self:
         """[`~transformers.PreTrainedConfig.from_dict`], with budgets among the arguments validated as well."""
         given = {name: kwargs.pop(name) for name in BUDGET_FIELDS if name in kwargs}
         config_dict = {name: value for name, value in config_dict.items() if name != "model_type"}
@@ -261,7 +262,7 @@ class BudgetsMixin(LevelsMixin):
     def _ordered_layers(self) -> list[int]:
         return self.layer_order or list(range(self.num_hidden_layers))
 
-    def cut(self, level: int | str | None = None):
+    def cut(self, level: int | str | None = None) -> Self:
         """Config of a level as a model of its own, with those levels that are inside it.
 
         Raises:
@@ -281,7 +282,7 @@ class BudgetsMixin(LevelsMixin):
         config.per_layer_config = _per_layer_config(sizes.intermediate)
         return config
 
-    def validate_residual(self):
+    def validate_residual(self) -> None:
         if self.residual not in RESIDUALS:
             raise ValueError(f"residual {self.residual!r} does not exist; choose one of {', '.join(RESIDUALS)}")
         attention = self.head_dim * self.num_attention_heads
@@ -291,7 +292,7 @@ class BudgetsMixin(LevelsMixin):
                 f"{self.head_dim} * {self.num_attention_heads}; use residual 'full'"
             )
 
-    def validate_layer_order(self):
+    def validate_layer_order(self) -> None:
         depth = self.num_hidden_layers
         if self.layer_order is not None and sorted(self.layer_order) != list(range(depth)):
             raise ValueError(
@@ -299,7 +300,7 @@ class BudgetsMixin(LevelsMixin):
                 "smallest budgets need most first"
             )
 
-    def validate_sizes(self):
+    def validate_sizes(self) -> None:
         found = {name: self._getattr_without_heterogeneous_validation(name, None) for name in SIZE_FIELDS}
         check_at_least(1, **found)
         check_at_least(0, initializer_range=self.initializer_range)
@@ -307,7 +308,7 @@ class BudgetsMixin(LevelsMixin):
         check_pad_token(self.pad_token_id, self.vocab_size)
         check_probabilities(**{name: getattr(self, name) for name in DROPOUT_FIELDS if hasattr(self, name)})
 
-    def validate_budgets(self):
+    def validate_budgets(self) -> None:
         if not self.budgets:
             raise ValueError("budgets is empty; give at least one [width, heads, depth], such as [1.0, 12, 12]")
         budgets = [Budget.parse(entry) for entry in self.budgets]

@@ -79,10 +79,10 @@ class DeltaBertConfig(BudgetsMixin, BertConfig):
         kwargs["auto_map"] = {**AUTO_MAP, **(kwargs.get("auto_map") or {})}
         super().__post_init__(**kwargs)
 
-    def validate_activation(self):
+    def validate_activation(self) -> None:
         check_activation(hidden_act=self.hidden_act)
 
-    def validate_encoder(self):
+    def validate_encoder(self) -> None:
         if self.is_decoder or self.add_cross_attention:
             raise ValueError("is_decoder and add_cross_attention must be false: a Delta BERT is an encoder")
 

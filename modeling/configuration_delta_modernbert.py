@@ -78,17 +78,17 @@ class DeltaModernBertConfig(BudgetsMixin, ModernBertConfig):
         kwargs["auto_map"] = {**AUTO_MAP, **(kwargs.get("auto_map") or {})}
         super().__post_init__(**kwargs)
 
-    def validate_activation(self):
+    def validate_activation(self) -> None:
         check_activation(hidden_activation=self.hidden_activation, classifier_activation=self.classifier_activation)
 
-    def validate_head_dim(self):
+    def validate_head_dim(self) -> None:
         if self.head_dim % 2:
             raise ValueError(
                 f"head_dim {self.head_dim} (by default hidden_size / num_attention_heads) must be even: channels are "
                 "rotated in pairs"
             )
 
-    def validate_first_layer(self):
+    def validate_first_layer(self) -> None:
         if self.layer_order and self.layer_order[0] != 0:
             raise ValueError(
                 f"layer_order {self.layer_order} must start with 0: the first layer of a ModernBERT has no norm "

@@ -85,7 +85,7 @@ class FractalFormerConfig(MatryoshkaGPTConfig):
         config.depth, config.doll_sizes = 1, self.doll_sizes[-1:]
         return config
 
-    def validate_dolls(self):
+    def validate_dolls(self) -> None:
         self.validate_sizes()  # what follows rests on it
         if self.children < 2 or self.depth < 1:
             raise ValueError(
@@ -100,7 +100,7 @@ class FractalFormerConfig(MatryoshkaGPTConfig):
                     f"({self.children} children, depth {self.depth}); give a multiple"
                 )
 
-    def validate_fractal(self):
+    def validate_fractal(self) -> None:
         fixed = {"blocks": "llama", "nesting": "full", "norm_groups": 1, "glue": False}
         fixed |= {"doll_layers": None, "doll_intermediate_sizes": None, "layer_order": None}
         for name, value in fixed.items():

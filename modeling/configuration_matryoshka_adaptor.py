@@ -105,7 +105,7 @@ class MatryoshkaAdaptorConfig(LevelsMixin, PreTrainedConfig):
             config.kind, config.projection = "linear", False
         return config
 
-    def validate_kind(self):
+    def validate_kind(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"kind {self.kind!r} does not exist; choose one of {', '.join(KINDS)}")
         if self.kind == "orthogonal" and (self.num_reflections < 2 or self.num_reflections % 2):
@@ -116,13 +116,13 @@ class MatryoshkaAdaptorConfig(LevelsMixin, PreTrainedConfig):
                 f"{self.output_dim}; use kind 'linear' for fewer outputs"
             )
 
-    def validate_numbers(self):
+    def validate_numbers(self) -> None:
         check_at_least(1, intermediate_size=self.intermediate_size)
         check_at_least(0, initializer_range=self.initializer_range)
         check_above_zero(sort_temperature=self.sort_temperature)
         check_activation(hidden_act=self.hidden_act)
 
-    def validate_dims(self):
+    def validate_dims(self) -> None:
         check_at_least(1, embedding_dim=self.embedding_dim)
         check_matryoshka_dims(self.matryoshka_dims)
         if self.output_dim > self.embedding_dim:

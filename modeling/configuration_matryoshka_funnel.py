@@ -160,7 +160,7 @@ class MatryoshkaFunnelConfig(LevelsMixin, PreTrainedConfig):
             config.stage_dims = config.matryoshka_dims
         return config
 
-    def validate_choices(self):
+    def validate_choices(self) -> None:
         for name, choices in (("kind", KINDS), ("geometry", GEOMETRIES)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} {getattr(self, name)!r} does not exist; choose one of {', '.join(choices)}")
@@ -170,7 +170,7 @@ class MatryoshkaFunnelConfig(LevelsMixin, PreTrainedConfig):
                 f"{', '.join(EMBEDDING_CONVENTIONS)}, or none"
             )
 
-    def validate_sizes(self):
+    def validate_sizes(self) -> None:
         for name in ("encoder_sizes", "predictor_sizes", "decoder_sizes", "coupling_sizes"):
             if any(size < 1 for size in getattr(self, name)):
                 raise ValueError(f"{name} must be positive, but is {getattr(self, name)}")
@@ -178,7 +178,7 @@ class MatryoshkaFunnelConfig(LevelsMixin, PreTrainedConfig):
         check_above_zero(embedding_norm=self.embedding_norm)
         check_at_least(0, initializer_range=self.initializer_range)
 
-    def validate_dims(self):
+    def validate_dims(self) -> None:
         check_at_least(2, embedding_dim=self.embedding_dim)
         most = self.embedding_dim - (self.geometry == "sphere")
         if self.intrinsic_dim is not None and (self.kind != "flow" or not 2 <= self.intrinsic_dim <= most):

@@ -234,7 +234,7 @@ class MatryoshkaGPTConfig(LevelsMixin, PreTrainedConfig):
                 setattr(config, name, getattr(self, name)[-1:])
         return config
 
-    def validate_sizes(self):
+    def validate_sizes(self) -> None:
         names = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
         names += ("num_key_value_heads", "head_dim", "max_position_embeddings")
         check_at_least(1, **{name: getattr(self, name) for name in names})
@@ -250,14 +250,14 @@ class MatryoshkaGPTConfig(LevelsMixin, PreTrainedConfig):
         if self.head_dim is not None and self.head_dim % 2:
             raise ValueError(f"head_dim {self.head_dim} must be even: channels are rotated in pairs")
 
-    def validate_choices(self):
+    def validate_choices(self) -> None:
         choices_of = {"blocks": BLOCKS, "nesting": NESTINGS, "nested_heads": NESTED_HEADS, "rope_order": ROPE_ORDERS}
         for name, choices in choices_of.items():
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} {getattr(self, name)!r} does not exist; choose one of {', '.join(choices)}")
         check_activation(hidden_act=self.hidden_act)
 
-    def validate_blocks(self):
+    def validate_blocks(self) -> None:
         if self.blocks != "gpt2":
             return
         wanted = {
@@ -274,20 +274,20 @@ class MatryoshkaGPTConfig(LevelsMixin, PreTrainedConfig):
             if getattr(self, name) != value:
                 raise ValueError(f"GPT-2 blocks have {name} {value}, but it is {getattr(self, name)}; leave it out")
 
-    def validate_rope(self):
+    def validate_rope(self) -> None:
         try:
             super().validate_rope()
         except KeyError as error:
             raise ValueError(f"rope_parameters {self.rope_parameters} are not complete: {error.args[0]}") from None
 
-    def validate_rope_type(self):
+    def validate_rope_type(self) -> None:
         kind = self.rope_parameters["rope_type"]
         if kind not in ROPE_TYPES:
             raise ValueError(f"rope_type {kind!r} cannot be nested; choose one of {', '.join(ROPE_TYPES)}")
         if kind != "default" and self.rope_order == "prefix":
             raise ValueError(f"rope_order 'prefix' needs the rope_type 'default', but it is {kind!r}")
 
-    def validate_dolls(self):
+    def validate_dolls(self) -> None:
         self.validate_sizes()  # what follows rests on it
         sizes, count = self.doll_sizes, len(self.doll_sizes)
         if not sizes or min(sizes) < 1 or sizes[-1] > self.hidden_size:
@@ -318,7 +318,7 @@ class MatryoshkaGPTConfig(LevelsMixin, PreTrainedConfig):
                     + (", or rope_order='prefix'" if self.rope_order == "nested" else "")
                 )
 
-    def validate_norm_groups(self):
+    def validate_norm_groups(self) -> None:
         if self.norm_groups < 1 or self.hidden_size % self.norm_groups:
             raise ValueError(f"norm_groups {self.norm_groups} must divide hidden_size {self.hidden_size}")
         group = self.hidden_size // self.norm_groups
@@ -326,7 +326,7 @@ class MatryoshkaGPTConfig(LevelsMixin, PreTrainedConfig):
         if crossing and self.norm_groups > 1:
             raise ValueError(f"doll size {crossing[0]} cuts a norm group of {group} channels; give multiples of it")
 
-    def validate_layer_order(self):
+    def validate_layer_order(self) -> None:
         if self.layer_order is not None and sorted(self.layer_order) != list(range(self.num_hidden_layers)):
             raise ValueError(
                 f"layer_order {self.layer_order} must have each of the layers 0 to {self.num_hidden_layers - 1} once, "

@@ -176,7 +176,7 @@ class MatryoshkaMambaConfig(LevelsMixin, PreTrainedConfig):
         config.widths = self.widths[: index + 1]
         return config
 
-    def validate_sizes(self):
+    def validate_sizes(self) -> None:
         names = ("vocab_size", "hidden_size", "num_hidden_layers", "head_dim", "num_heads", "expand", "state_size")
         names += ("conv_kernel", "chunk_size", "segment_length", "block_size", "full_num_heads")
         check_at_least(1, **{name: getattr(self, name) for name in names})
@@ -188,7 +188,7 @@ class MatryoshkaMambaConfig(LevelsMixin, PreTrainedConfig):
         if self.time_step_max < self.time_step_min:
             raise ValueError(f"time_step_max {self.time_step_max} is less than time_step_min {self.time_step_min}")
 
-    def validate_direction(self):
+    def validate_direction(self) -> None:
         if self.direction not in DIRECTIONS:
             raise ValueError(f"direction {self.direction!r} does not exist; choose one of {', '.join(DIRECTIONS)}")
         if self.direction == "block_bidirectional" and self.segment_length % self.block_size:
@@ -196,7 +196,7 @@ class MatryoshkaMambaConfig(LevelsMixin, PreTrainedConfig):
                 f"segment_length {self.segment_length} must be a multiple of block_size {self.block_size}"
             )
 
-    def validate_nesting(self):
+    def validate_nesting(self) -> None:
         check_matryoshka_dims(self.matryoshka_dims)
         if not self.widths or any(a >= b for a, b in zip(self.widths, self.widths[1:], strict=False)):
             raise ValueError(f"widths must be strictly increasing, but are {self.widths}")

@@ -1,6 +1,7 @@
 """The vocabulary that every nested config shares: levels, from the smallest to the largest, and checks of numbers."""
 
 import math
+from typing import Self
 
 from transformers.activations import ACT2FN
 
@@ -16,7 +17,7 @@ class LevelsMixin:
     def levels(self) -> tuple[str, ...]:
         raise NotImplementedError(f"{type(self).__name__} must define the property `levels`")
 
-    def cut(self, level: int | str | None = None):
+    def cut(self, level: int | str | None = None) -> Self:
         """Config of a level as a model of its own.
 
         Args:

@@ -5,7 +5,7 @@ from functools import partial
 
 import torch
 from torch import nn
-from transformers import BertForMaskedLM, BertForSequenceClassification, BertModel, BertPreTrainedModel
+from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassification, BertModel, BertPreTrainedModel
 from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
@@ -42,7 +42,15 @@ class DeltaBertEmbeddings(nn.Module):
         positions = torch.arange(config.max_position_embeddings).expand((1, -1))
         self.register_buffer("position_ids", positions, persistent=False)
 
-    def forward(self, input_ids, token_type_ids, position_ids, inputs_embeds, width: int, level: int) -> torch.Tensor:
+    def forward(
+        self,
+        input_ids: torch.Tensor | None,
+        token_type_ids: torch.Tensor | None,
+        position_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+        width: int,
+        level: int,
+    ) -> torch.Tensor:
         words = self.word_embeddings(input_ids, width) if inputs_embeds is None else inputs_embeds[..., :width]
         if position_ids is None:
             most = self.position_ids.shape[1]
@@ -266,13 +274,13 @@ class DeltaBertModel(DeltaBertPreTrainedModel):
     def get_input_embeddings(self) -> nn.Embedding:
         return self.embeddings.word_embeddings
 
-    def set_input_embeddings(self, value: nn.Embedding):
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.embeddings.word_embeddings = value
 
     def _new(self, config: DeltaBertConfig) -> "DeltaBertModel":
         return type(self)(config, add_pooling_layer=self.pooler is not None)
 
-    def _new_stock(self, config) -> BertModel:
+    def _new_stock(self, config: BertConfig) -> BertModel:
         return self.stock_class(config, add_pooling_layer=self.pooler is not None)
 
     @merge_with_config_defaults
@@ -347,7 +355,7 @@ class DeltaBertForMaskedLM(DeltaBertPreTrainedModel):
     def get_output_embeddings(self) -> nn.Linear:
         return self.cls.predictions.decoder
 
-    def set_output_embeddings(self, value: nn.Linear):
+    def set_output_embeddings(self, value: nn.Linear) -> None:
         self.cls.predictions.decoder = value
         self.cls.predictions.bias = value.bias
 

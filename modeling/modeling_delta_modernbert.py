@@ -1,8 +1,9 @@
 """ModernBERT at budgets of width, heads and depth; at its full budget it is ModernBERT."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Self
 
 import torch
 from torch import nn
@@ -55,7 +56,9 @@ class DeltaModernBertEmbeddings(nn.Module):
         self.norm = _norm(config)
         self.drop = nn.Dropout(config.embedding_dropout)
 
-    def forward(self, input_ids, inputs_embeds, width: int, level: int) -> torch.Tensor:
+    def forward(
+        self, input_ids: torch.Tensor | None, inputs_embeds: torch.Tensor | None, width: int, level: int
+    ) -> torch.Tensor:
         words = self.tok_embeddings(input_ids, width) if inputs_embeds is None else inputs_embeds[..., :width]
         return self.drop(self.norm(words, level))
 
@@ -145,7 +148,7 @@ class DeltaModernBertAttention(nn.Module):
 class DeltaModernBertRotaryEmbedding(ModernBertRotaryEmbedding):
     """ModernBERT's; its frequencies stay in float32 when the model is cast, as they do when it is loaded."""
 
-    def _apply(self, fn, recurse: bool = True):
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
         exact = dict(self.named_buffers())
         super()._apply(fn, recurse)
         for name, buffer in self.named_buffers():
@@ -252,7 +255,7 @@ class DeltaModernBertModel(DeltaModernBertPreTrainedModel):
     def get_input_embeddings(self) -> nn.Embedding:
         return self.embeddings.tok_embeddings
 
-    def set_input_embeddings(self, value: nn.Embedding):
+    def set_input_embeddings(self, value: nn.Embedding) -> None:
         self.embeddings.tok_embeddings = value
 
     @merge_with_config_defaults
@@ -333,7 +336,7 @@ class DeltaModernBertForMaskedLM(DeltaModernBertPreTrainedModel):
     def get_output_embeddings(self) -> nn.Linear:
         return self.decoder
 
-    def set_output_embeddings(self, value: nn.Linear):
+    def set_output_embeddings(self, value: nn.Linear) -> None:
         self.decoder = value
 
     def _head_macs(self, hidden: int) -> int:

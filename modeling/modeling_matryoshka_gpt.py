@@ -1,5 +1,6 @@
 """The Matryoshka GPT: a decoder of the shape of Llama, nested along everything."""
 
+import os
 from collections.abc import Iterator
 from functools import partial
 
@@ -109,7 +110,7 @@ class MatryoshkaGPTPreTrainedModel(NestedModelMixin, PreTrainedModel):
             view.generation_config = type(self.generation_config).from_dict(self.generation_config.to_dict())
         return view.train(self.training)
 
-    def save_pretrained(self, save_directory, *args, **kwargs):
+    def save_pretrained(self, save_directory: str | os.PathLike, *args, **kwargs) -> None:
         """[`~transformers.PreTrainedModel.save_pretrained`].
 
         Raises:
@@ -117,7 +118,7 @@ class MatryoshkaGPTPreTrainedModel(NestedModelMixin, PreTrainedModel):
         """
         if self.get_decoder().is_doll:
             raise ValueError("a doll shares the weights of a larger model; save what cut(level) of that model gives")
-        return super().save_pretrained(save_directory, *args, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     @torch.no_grad()
     def to_stock(self, level: int | str | None = None, padded: bool = False) -> PreTrainedModel:

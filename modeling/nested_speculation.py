@@ -1,8 +1,9 @@
 """Speculative decoding of a Matryoshka GPT: a small level drafts, a larger one verifies, of the same weights."""
 
 import torch
-from transformers import LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
+from transformers import GenerationConfig, LogitsProcessorList, PreTrainedModel, StoppingCriteriaList
 from transformers.cache_utils import Cache, DynamicCache
+from transformers.generation.streamers import BaseStreamer
 from transformers.generation.utils import GenerateDecoderOnlyOutput
 
 
@@ -171,11 +172,11 @@ def speculative_decoding(
     input_ids: torch.LongTensor,
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
-    generation_config,
+    generation_config: GenerationConfig,
     draft_level: int | str | None = None,
     num_draft_tokens: int | None = None,
     draft_model: PreTrainedModel | None = None,
-    streamer=None,
+    streamer: BaseStreamer | None = None,
     **model_kwargs,
 ) -> GenerateDecoderOnlyOutput | torch.LongTensor:
     """A decoding loop for `generate(custom_generate=...)`: what the larger level would have generated, from fewer
@@ -318,7 +319,11 @@ def _sampled(
 
 
 def _extend(
-    texts: Texts, tokens: torch.Tensor, counts: torch.Tensor, criteria: StoppingCriteriaList, streamer
+    texts: Texts,
+    tokens: torch.Tensor,
+    counts: torch.Tensor,
+    criteria: StoppingCriteriaList,
+    streamer: BaseStreamer | None,
 ) -> None:
     """Adds accepted tokens, as many as come before a row stops."""
     counts = torch.where(texts.running, counts, 0)

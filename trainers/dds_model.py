@@ -86,7 +86,15 @@ class DdsModel(BaseTuner):
     def _pre_injection_hook(self, model: nn.Module, config: PeftConfig, adapter_name: str) -> None:
         self.dds_bank = AtomBank()
 
-    def _create_and_replace(self, config, adapter_name, target, target_name, parent, current_key) -> None:
+    def _create_and_replace(
+        self,
+        config: DdsConfig,
+        adapter_name: str,
+        target: nn.Module,
+        target_name: str,
+        parent: nn.Module,
+        current_key: str,
+    ) -> None:
         if isinstance(target, DdsLinear):
             target.update_layer(adapter_name, config)
             return
@@ -120,7 +128,14 @@ class DdsModel(BaseTuner):
         self.dds_bank.remove(adapter_name)
 
     @classmethod
-    def _get_adapter_state_dict(cls, model, config, adapter_name, state_dict, unwanted_adapter_names):
+    def _get_adapter_state_dict(
+        cls,
+        model: nn.Module,
+        config: PeftConfig,
+        adapter_name: str,
+        state_dict: dict[str, torch.Tensor],
+        unwanted_adapter_names: list[str],
+    ) -> dict[str, torch.Tensor]:
         found = super()._get_adapter_state_dict(model, config, adapter_name, state_dict, unwanted_adapter_names)
         # The bank is saved once, from the model; the layers refer to it.
         references = [name for name, module in model.named_modules() if isinstance(module, DdsLinear)]

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .gpt_trainer import MatryoshkaGPTTrainer
 
@@ -56,7 +57,7 @@ class FractalTrainer(MatryoshkaGPTTrainer):
         inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
-    ):
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         streams, count = inputs.get("streams"), self.children ** (self.depth - 1)
         if streams is None:
             raise ValueError("rows have no column 'stream', the number of the smallest doll that each belongs to")
@@ -68,7 +69,9 @@ class FractalTrainer(MatryoshkaGPTTrainer):
         self._present = [level for level in range(len(self.levels)) if self._rows(streams, level).any()]
         return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
 
-    def level_loss(self, model: nn.Module, inputs: dict[str, Any], level: int, *args: Any):
+    def level_loss(
+        self, model: nn.Module, inputs: dict[str, Any], level: int, *args: Any
+    ) -> tuple[torch.Tensor, CausalLMOutputWithPast]:
         rows = self._rows(inputs["streams"], level)
         own = {name: value[rows] for name, value in inputs.items() if name != "streams"}
         return super().level_loss(model, own, level, *args)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from .gpt_trainer import MatryoshkaGPTTrainer
@@ -92,10 +92,14 @@ class EmergentGroups(TrainerCallback):
     def __init__(self, trainer: HierarchyTrainer, cluster: Callable[[torch.Tensor], Mapping[int, torch.Tensor]]):
         self.trainer, self.cluster = trainer, cluster
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(
+        self, args: HierarchyTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+    ) -> None:
         self._refresh()
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(
+        self, args: HierarchyTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+    ) -> None:
         since = state.global_step - args.hierarchy_start_step
         if since >= 0 and since % args.hierarchy_refresh_steps == 0:
             self._refresh()

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState
 
 from ..modeling.budgeted_model import PREVIEW
 from .delta_arguments import DeltaTrainingArguments
@@ -127,17 +127,40 @@ class PhaseUpdates(TrainerCallback):
         self._rates: list = []
         self._old: list[torch.Tensor] = []
 
-    def on_train_begin(self, args, state, control, model: PreTrainedModel, **kwargs):
+    def on_train_begin(
+        self,
+        args: DeltaTrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: PreTrainedModel,
+        **kwargs,
+    ) -> None:
         self._shapes, self._blocks = model.level_shapes(0), model.row_blocks()
 
-    def on_pre_optimizer_step(self, args, state, control, model: nn.Module, optimizer, **kwargs):
+    def on_pre_optimizer_step(
+        self,
+        args: DeltaTrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        **kwargs,
+    ) -> None:
         weights = phase_weights(state.global_step, state.max_steps, args)
         self._rates = [group["lr"] for group in optimizer.param_groups]
         for group in optimizer.param_groups:
             group["lr"] = group["lr"] * weights.learning_rate
         self._old = [part.clone() for part in self._base(model)] if weights.base_lr != 1 else []
 
-    def on_optimizer_step(self, args, state, control, model: nn.Module, optimizer, **kwargs):
+    def on_optimizer_step(
+        self,
+        args: DeltaTrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        **kwargs,
+    ) -> None:
         weights = phase_weights(state.global_step, state.max_steps, args)
         for group, rate in zip(optimizer.param_groups, self._rates, strict=True):
             group["lr"] = rate

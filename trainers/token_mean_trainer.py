@@ -26,7 +26,7 @@ class TokenMeanTrainer(MatryoshkaTrainer):
         inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
-    ):
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
         if model.training and num_items_in_batch is not None:
             # Every term is a mean over this micro-batch: its share of the step makes the sum the mean over the step.

@@ -1,12 +1,16 @@
 """`hf-matryoshka push`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .command import print_json
 from .options import JsonFlag
+
+
+if TYPE_CHECKING:
+    from ..hub.push import PushReport
 
 
 def push(
@@ -55,7 +59,7 @@ def push(
     print_push(report, dry_run)
 
 
-def print_push(report, dry_run: bool = False) -> None:
+def print_push(report: "PushReport", dry_run: bool = False) -> None:
     """A line a repo and one for the Collection."""
     for repo in report.repos:
         change = repo.change

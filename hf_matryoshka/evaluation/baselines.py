@@ -79,7 +79,7 @@ class Truncation(Baseline):
 
     name = "truncation"
 
-    def _transform(self, vectors, dim, kind):
+    def _transform(self, vectors: np.ndarray, dim: int, kind: str) -> np.ndarray:
         return vectors[:, :dim]
 
 
@@ -88,10 +88,10 @@ class RandomDims(Baseline):
 
     name = "random_dims"
 
-    def _fit(self, corpus_vectors, seed):
+    def _fit(self, corpus_vectors: np.ndarray, seed: int) -> None:
         self.order = np.random.default_rng(seed).permutation(self.width)
 
-    def _transform(self, vectors, dim, kind):
+    def _transform(self, vectors: np.ndarray, dim: int, kind: str) -> np.ndarray:
         return vectors[:, self.order[:dim]]
 
 
@@ -100,7 +100,7 @@ class VarianceOrder(RandomDims):
 
     name = "variance_order"
 
-    def _fit(self, corpus_vectors, seed):
+    def _fit(self, corpus_vectors: np.ndarray, seed: int) -> None:
         self.order = np.argsort(-corpus_vectors.var(axis=0, dtype=np.float64), kind="stable")
 
 
@@ -109,12 +109,12 @@ class SVD(Baseline):
 
     name = "svd"
 
-    def _fit(self, corpus_vectors, seed):
+    def _fit(self, corpus_vectors: np.ndarray, seed: int) -> None:
         gram = corpus_vectors.astype(np.float64)
         _, vectors = np.linalg.eigh(gram.T @ gram)
         self.rotation = np.ascontiguousarray(vectors[:, ::-1], dtype=np.float32)
 
-    def _transform(self, vectors, dim, kind):
+    def _transform(self, vectors: np.ndarray, dim: int, kind: str) -> np.ndarray:
         return vectors @ self.rotation[:, :dim]
 
 
@@ -123,19 +123,19 @@ class Int8(Baseline):
 
     name = "int8"
 
-    def _fit(self, corpus_vectors, seed):
+    def _fit(self, corpus_vectors: np.ndarray, seed: int) -> None:
         self.start = corpus_vectors.min(axis=0)
         step = (corpus_vectors.max(axis=0) - self.start) / 255
         self.step = np.where(step > 0, step, 1).astype(np.float32)
 
-    def _transform(self, vectors, dim, kind):
+    def _transform(self, vectors: np.ndarray, dim: int, kind: str) -> np.ndarray:
         if kind == "query":
             return vectors[:, :dim]
         start, step = self.start[:dim], self.step[:dim]
         codes = np.clip(np.rint((vectors[:, :dim] - start) / step), 0, 255)
         return start + codes * step
 
-    def bytes_per_vector(self, dim):
+    def bytes_per_vector(self, dim: int) -> int:
         return dim
 
 
@@ -144,12 +144,12 @@ class Binary(Baseline):
 
     name = "binary"
 
-    def _transform(self, vectors, dim, kind):
+    def _transform(self, vectors: np.ndarray, dim: int, kind: str) -> np.ndarray:
         if kind == "query":
             return vectors[:, :dim]
         return np.where(vectors[:, :dim] > 0, np.float32(1), np.float32(-1))
 
-    def bytes_per_vector(self, dim):
+    def bytes_per_vector(self, dim: int) -> int:
         return -(-dim // 8)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from mteb.models import ModelMeta
@@ -14,6 +15,11 @@ from sentence_transformers import SentenceTransformer
 from ..data.base_models import model_fingerprint
 from ..data.embed import embed_texts
 
+
+if TYPE_CHECKING:
+    from mteb.abstasks.task_metadata import TaskMetadata
+    from mteb.types import BatchedInput
+    from torch.utils.data import DataLoader
 
 # Full-width vectors and a level in; the level's vectors out, of unit length.
 LevelTransform = Callable[[np.ndarray, int | str], np.ndarray]
@@ -143,7 +149,16 @@ class CachedLevelEncoder(AbsEncoder):
             }
         )
 
-    def encode(self, inputs, *, task_metadata, hf_split, hf_subset, prompt_type=None, **kwargs) -> np.ndarray:
+    def encode(
+        self,
+        inputs: "DataLoader[BatchedInput]",
+        *,
+        task_metadata: "TaskMetadata",
+        hf_split: str,
+        hf_subset: str,
+        prompt_type: PromptType | None = None,
+        **kwargs,
+    ) -> np.ndarray:
         """
         Args:
             inputs (`DataLoader`): Batches with the key `"text"`.

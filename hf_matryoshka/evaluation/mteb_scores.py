@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import datasets
 import mteb
@@ -115,7 +116,7 @@ def _query_scores(task: AbsTask) -> Iterator[dict[str, dict[str, float]]]:
         return
     original = task.task_specific_scores
 
-    def capture(scores, *args, **kwargs):
+    def capture(scores: dict[str, dict[str, float]], *args: Any, **kwargs: Any) -> dict[str, float]:
         found.update(scores)
         return original(scores, *args, **kwargs)
 
@@ -135,7 +136,7 @@ def _retrieval_values(task: AbsTaskRetrieval, queries: dict[str, dict[str, float
     return None
 
 
-def _example_values(task: AbsTask, predictions, split: str) -> np.ndarray | None:
+def _example_values(task: AbsTask, predictions: Any, split: str) -> np.ndarray | None:
     data = task.dataset.get("default", task.dataset)[split]
     if isinstance(task, AbsTaskSTS) and task.metadata.main_score in ("cosine_spearman", "spearman"):
         return spearman_influence(np.array(predictions["cosine_scores"]), np.array(data["score"]))

@@ -44,7 +44,12 @@ def select_level(
     full = points[-1].quality
     candidates = list(points)
 
-    def keep(value: "Callable[[LevelPoint], float]", demand: str, fits: Callable[[float], bool], best) -> None:
+    def keep(
+        value: "Callable[[LevelPoint], float]",
+        demand: str,
+        fits: Callable[[float], bool],
+        best: "Callable[..., LevelPoint]",
+    ) -> None:
         met = [point for point in candidates if fits(value(point))]
         if not met:
             reached = best(candidates, key=value)

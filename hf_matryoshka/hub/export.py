@@ -1,7 +1,7 @@
 """One level of a trained model as a Hub repo."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -120,7 +120,16 @@ class ExportJob:
     onnx: bool
 
     @classmethod
-    def prepare(cls, model, format, base_model, tokenizer, card, shard_by_level, onnx) -> "ExportJob":
+    def prepare(
+        cls,
+        model: PreTrainedModel | SentenceTransformer,
+        format: str,
+        base_model: SentenceTransformer | str | os.PathLike | None,
+        tokenizer: PreTrainedTokenizerBase | None,
+        card: CardDetails | None,
+        shard_by_level: bool,
+        onnx: bool,
+    ) -> "ExportJob":
         """Check the arguments, and load the base model if it is a folder."""
         encoder = None
         if isinstance(model, SentenceTransformer):
@@ -200,7 +209,7 @@ class ExportJob:
         )
         return WrittenRepo(exporter, repo, onnx)
 
-    def _strongest(self, exporter):
+    def _strongest(self, exporter: LevelExporter) -> tuple[str, str | None, Callable[[Path], None]]:
         if self.format in FORMS and not exporter.full:
             return self.format, None, exporter.writer(self.format)
         reasons = []

@@ -205,7 +205,7 @@ def _is_relative(location: str) -> bool:
     return PurePosixPath(location).parts[:1] == ("..",) or location == "."
 
 
-def _download_manifest(repo_id: str, revision, token, local_files_only) -> bytes:
+def _download_manifest(repo_id: str, revision: str | None, token: str | bool | None, local_files_only: bool) -> bytes:
     try:
         path = hf_hub_download(
             repo_id, MANIFEST_FILE, revision=revision, token=token, local_files_only=local_files_only

@@ -4,12 +4,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from sentence_transformers import SentenceTransformer
 from torch import nn
 from torch.nn import functional as F
 
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 # Subjects, what they do, and where: sentences of one topic are neighbours of each other.
 _TOPICS = (
@@ -150,7 +154,7 @@ def _neighbours(embeddings: torch.Tensor, count: int = 10) -> torch.Tensor:
     return similarity.topk(count).indices
 
 
-def _start_session(graph: Path):
+def _start_session(graph: Path) -> "InferenceSession":
     from onnxruntime import InferenceSession, SessionOptions
 
     options = SessionOptions()
@@ -158,6 +162,6 @@ def _start_session(graph: Path):
     return InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
 
 
-def _run(session, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+def _run(session: "InferenceSession", inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     feed = {name: value.numpy() for name, value in inputs.items()}
     return torch.from_numpy(session.run(None, feed)[0])

@@ -1,6 +1,6 @@
 """Exports of a sentence-embedding model whose encoder is nested."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -184,5 +184,5 @@ def _truncation(module: nn.Module, width: int, nested: bool) -> list[nn.Module]:
     return [leading, Normalize()]
 
 
-def _encode(model: SentenceTransformer, texts=SAMPLE_TEXTS, **kwargs) -> torch.Tensor:
+def _encode(model: SentenceTransformer, texts: Sequence[str] = SAMPLE_TEXTS, **kwargs) -> torch.Tensor:
     return model.encode(list(texts), convert_to_tensor=True, show_progress_bar=False, **kwargs).cpu()

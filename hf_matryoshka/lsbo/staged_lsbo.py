@@ -355,7 +355,13 @@ class StagedLSBO(Optimizer):
 
         return project
 
-    def tell(self, trial, value=None, variance=None, reason=None) -> None:
+    def tell(
+        self,
+        trial: Trial | int,
+        value: float | None = None,
+        variance: float | None = None,
+        reason: str | None = None,
+    ) -> None:
         before = None if self.best is None else self.best.value
         folder, self.folder = self.folder, None
         try:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModel
@@ -133,7 +134,7 @@ def quickstart(
 def score_adaptor(
     adaptor: MatryoshkaAdaptorModel,
     vectors: AdaptorVectors,
-    queries,
+    queries: np.ndarray,
     dataset: RetrievalDataset,
     split: str = "test",
     *,

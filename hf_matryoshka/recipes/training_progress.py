@@ -1,6 +1,6 @@
 """How a training run shows itself on the terminal."""
 
-from transformers import PrinterCallback, Trainer
+from transformers import PrinterCallback, Trainer, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_callback import ProgressCallback
 
 
@@ -11,15 +11,17 @@ class TrainingProgress(ProgressCallback):
         super().__init__()
         self.name = name
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         super().on_train_begin(args, state, control, **kwargs)
         if state.is_world_process_zero:
             self.training_bar.set_description(f"Training ({self.name})")
 
-    def on_prediction_step(self, args, state, control, **kwargs):
+    def on_prediction_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
+    ) -> None:
         pass
 
-    def on_log(self, args, state, control, **kwargs):
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs) -> None:
         pass
 
 

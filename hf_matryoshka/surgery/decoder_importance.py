@@ -88,7 +88,7 @@ def _inputs(readers: dict[str, nn.Linear], real: torch.Tensor, sizes: dict[str, 
     """Adds the absolute inputs of each layer at the real tokens to `sizes`."""
 
     def hook(name: str):
-        def look(module, args):
+        def look(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
             sizes[name] += args[0][real].abs().sum(0).double().cpu()
 
         return look

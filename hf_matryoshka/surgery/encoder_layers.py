@@ -7,7 +7,13 @@ import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
-from transformers import BertPreTrainedModel, ModernBertPreTrainedModel, PreTrainedModel
+from transformers import (
+    BertConfig,
+    BertPreTrainedModel,
+    ModernBertConfig,
+    ModernBertPreTrainedModel,
+    PreTrainedModel,
+)
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class ParallelUnits:
         return self.output.in_features // self.size
 
     @torch.no_grad()
-    def permute(self, order: torch.Tensor):
+    def permute(self, order: torch.Tensor) -> None:
         """Puts unit `order[i]` at place `i`, in place.
 
         Args:
@@ -90,14 +96,14 @@ def encoder_layers(model: PreTrainedModel) -> list[EncoderLayer]:
     return layers
 
 
-def _bert_layer(layer: nn.Module, config) -> EncoderLayer:
+def _bert_layer(layer: nn.Module, config: BertConfig) -> EncoderLayer:
     attention, output = layer.attention.self, layer.attention.output.dense
     head_dim = output.in_features // config.num_attention_heads
     heads = ParallelUnits((attention.query, attention.key, attention.value), 1, output, head_dim)
     return EncoderLayer(heads, ParallelUnits((layer.intermediate.dense,), 1, layer.output.dense, 1))
 
 
-def _modernbert_layer(layer: nn.Module, config) -> EncoderLayer:
+def _modernbert_layer(layer: nn.Module, config: ModernBertConfig) -> EncoderLayer:
     head_dim = layer.attn.Wo.in_features // config.num_attention_heads
     # Wqkv = [query; key; value] and Wi = [input; gate].
     heads = ParallelUnits((layer.attn.Wqkv,), 3, layer.attn.Wo, head_dim)

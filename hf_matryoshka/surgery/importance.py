@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
@@ -180,7 +181,7 @@ def _watching(
     """Hands `see` what enters the output projection of each of the units: all that they give."""
 
     def hook(index: int):
-        def look(module, args):
+        def look(module: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
             if args[0].shape[:-1] != real.shape:
                 raise ValueError(
                     f"a layer got tokens of shape {tuple(args[0].shape[:-1])}, not {tuple(real.shape)}; set "

@@ -10,12 +10,12 @@ import sys
 import traceback
 
 
-def main(corrector, num_steps, beam_width, batch_size):
+def main(corrector: str | list[str], num_steps: int | None, beam_width: int, batch_size: int) -> None:
     # Libraries print what they like: only this file object writes to what was the standard output.
     replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
 
-    def reply(message):
+    def reply(message: str) -> None:
         replies.write(json.dumps(message) + "\n")
         replies.flush()
 

@@ -66,17 +66,18 @@ class Server(ThreadingHTTPServer):
         self._lock = threading.Lock()
         super().__init__(address, Handler)
 
-    def process_request(self, request, client_address):
+    # Of TCP, so a request is always a socket.
+    def process_request(self, request: socket.socket, client_address: tuple[str, int]) -> None:  # type: ignore[override]
         with self._lock:
             self._open.add(request)
         super().process_request(request, client_address)
 
-    def shutdown_request(self, request):
+    def shutdown_request(self, request: socket.socket) -> None:  # type: ignore[override]
         with self._lock:
             self._open.discard(request)
         super().shutdown_request(request)
 
-    def handle_error(self, request, client_address):
+    def handle_error(self, request: socket.socket, client_address: tuple[str, int]) -> None:  # type: ignore[override]
         """A client that went away is its own business; anything else is printed."""
         if not isinstance(sys.exc_info()[1], OSError):
             super().handle_error(request, client_address)

@@ -35,7 +35,7 @@ _CITATION = """
 
 
 class Autc(evaluate.Metric):
-    def _info(self):
+    def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
@@ -45,5 +45,5 @@ class Autc(evaluate.Metric):
             ),
         )
 
-    def _compute(self, predictions, references, envelope=False):
+    def _compute(self, predictions: list[float], references: list[float], envelope: bool = False) -> dict[str, float]:
         return {"autc": autc(costs=references, qualities=predictions, envelope=envelope)}

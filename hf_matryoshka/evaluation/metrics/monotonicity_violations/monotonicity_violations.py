@@ -32,7 +32,7 @@ _CITATION = """
 
 
 class MonotonicityViolations(evaluate.Metric):
-    def _info(self):
+    def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
@@ -40,6 +40,6 @@ class MonotonicityViolations(evaluate.Metric):
             features=datasets.Features({"predictions": datasets.Value("float64")}),
         )
 
-    def _compute(self, predictions, tolerance=0.0):
+    def _compute(self, predictions: list[float], tolerance: float = 0.0) -> dict[str, int | list[tuple[int, int]]]:
         pairs = monotonicity_violations(predictions, tolerance=tolerance)
         return {"monotonicity_violations": len(pairs), "pairs": pairs}

@@ -34,7 +34,7 @@ _CITATION = """
 
 
 class PrefixOverlap(evaluate.Metric):
-    def _info(self):
+    def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
             description=_DESCRIPTION,
             citation=_CITATION,
@@ -47,6 +47,6 @@ class PrefixOverlap(evaluate.Metric):
             ),
         )
 
-    def _compute(self, predictions, references, k=10):
+    def _compute(self, predictions: list[list[float]], references: list[list[float]], k: int = 10) -> dict[str, float]:
         full, prefix = np.asarray(references, dtype=np.float32), np.asarray(predictions, dtype=np.float32)
         return {"prefix_overlap": prefix_overlap(full, prefix, k=k)}
