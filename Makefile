@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: quickstart test quality style docs clean
+.PHONY: quickstart test bench bench-quick quality style docs clean
 
 quickstart: $(STAMP)
 	$(BIN)/hf-matryoshka quickstart $(ARGS)
@@ -12,6 +12,13 @@ test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest $(ARGS)
+
+# All benchmarks, for days; `make bench ARGS=--plan` says which. The quick ones write under outputs/bench.
+bench: $(STAMP)
+	$(BIN)/python benchmarks/run_all.py $(ARGS)
+
+bench-quick: $(STAMP)
+	$(BIN)/python benchmarks/run_all.py --quick $(ARGS)
 
 quality: $(STAMP)
 	$(BIN)/ruff check .

@@ -15,13 +15,16 @@ kept was decided on the training queries.
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import quick
 
 from hf_matryoshka.data.base_models import DEFAULT_BASE_MODEL, load_base_model
 from hf_matryoshka.data.beir import load_beir
 from hf_matryoshka.data.embed import embed_texts
+from hf_matryoshka.data.retrieval import RetrievalDataset
 from hf_matryoshka.evaluation.bootstrap import bootstrap_mean, paired_bootstrap
 from hf_matryoshka.evaluation.curve import Curve, LevelPoint
 from hf_matryoshka.evaluation.report import write_report
@@ -40,6 +43,15 @@ ORIGINAL = {
 }
 
 
+def few_documents(dataset: RetrievalDataset, count: int | None) -> RetrievalDataset:
+    """The documents that queries are about, and of the others the first, up to a count."""
+    judged = {document for split in dataset.qrels.values() for grades in split.values() for document in grades}
+    order = sorted(range(len(dataset.texts)), key=lambda row: dataset.corpus_ids[row] not in judged)
+    rows = order[: None if count is None else max(count, len(judged))]
+    parts = {name: [getattr(dataset, name)[row] for row in rows] for name in ("corpus_ids", "titles", "texts")}
+    return replace(dataset, **parts)
+
+
 def mean_curve(curves: list[Curve]) -> Curve:
     """The mean over seeds, a value a query, with a bootstrap interval over the queries."""
     points = []
@@ -56,10 +68,13 @@ def main() -> None:
     parser.add_argument("--data", default="../shared/data/scifact", help="SciFact in BEIR format")
     parser.add_argument("--model", default=DEFAULT_BASE_MODEL)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--documents", type=int, help="use only so many, for a quick look")
+    parser.add_argument("--steps", type=int, help="of each stage, instead of those of the recipe")
     parser.add_argument("--out", default="benchmarks/results/adaptor_scifact.json")
-    arguments = parser.parse_args()
+    arguments = quick.parse(parser, "adaptor_scifact", seeds=1, documents=1000, steps=50)
 
-    dataset = load_beir(arguments.data)
+    dataset = few_documents(load_beir(arguments.data), arguments.documents)
+    steps = ("unsupervised_steps", "supervised_steps") if arguments.steps is not None else ()
     encoder = load_base_model(arguments.model)
     vectors = AdaptorVectors.from_dataset(dataset, encoder)
     queries = embed_texts(encoder, dataset.queries, name="queries")
@@ -68,7 +83,7 @@ def main() -> None:
     seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for seed in range(arguments.seeds):
-            recipe = AdaptorRecipe(validation_fraction=0, seed=seed)
+            recipe = AdaptorRecipe(validation_fraction=0, seed=seed, **dict.fromkeys(steps, arguments.steps))
             trained = train_adaptor(vectors, Path(folder) / str(seed), recipe)
             for stage, adaptor in trained.after_stage.items():
                 system = f"ours_{stage}"

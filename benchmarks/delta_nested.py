@@ -28,6 +28,7 @@ without a comparison, for all systems.
 
 import argparse
 import hashlib
+import itertools
 import json
 import time
 from dataclasses import asdict, replace
@@ -35,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import quick
 import torch
 from filelock import FileLock
 from torch.utils.data import DataLoader
@@ -44,6 +46,7 @@ from hf_matryoshka import DeltaModernBertForMaskedLM, DeltaTrainingArguments, Pa
 from hf_matryoshka.cli.options import load_yaml
 from hf_matryoshka.data.files import write_beside
 from hf_matryoshka.data.mask_file import MaskedRows, write_mask_file
+from hf_matryoshka.data.texts import iter_texts
 from hf_matryoshka.data.train_tokenizer import train_tokenizer
 from hf_matryoshka.evaluation.masked_lm import run_full_evaluation
 from hf_matryoshka.evaluation.metrics import autc
@@ -68,6 +71,18 @@ def read_config(path: Path, data: str) -> tuple[DeltaRecipe, dict[str, Any]]:
     # The paths of the config are relative to the root of the checkout.
     recipe.texts = [str(Path(data, *Path(path).parts[-2:])) for path in recipe.texts]
     return recipe, {name: value for name, value in values.items() if name not in named}
+
+
+def first_texts(recipe: DeltaRecipe, count: int, folder: Path) -> DeltaRecipe:
+    """The recipe with so many texts of each file, or passages of long ones."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for path, name in zip(recipe.texts, recipe.text_field, strict=True):
+        files.append(folder / f"{Path(path).parent.name}.jsonl")
+        passages = (text[at : at + 1000] for text in iter_texts(path, name) for at in range(0, len(text), 1000))
+        lines = [json.dumps({"text": text}) + "\n" for text in itertools.islice(passages, count)]
+        files[-1].write_text("".join(lines), encoding="utf-8")
+    return replace(recipe, texts=[str(file) for file in files], text_field=["text"])
 
 
 def digest(recipe: DeltaRecipe, *others: Any) -> str:
@@ -213,10 +228,13 @@ def main() -> None:
     parser.add_argument("--same-masks", type=int, help="seeds of `same_masks`, the first ones; all by default")
     parser.add_argument("--steps", type=int, help="instead of those of the config")
     parser.add_argument("--batch-size", type=int, help="rows a step, instead of those of the config")
+    parser.add_argument("--texts", type=int, help="use only so many of each file, for a quick look")
     parser.add_argument("--out", default="benchmarks/results/delta_nested.json")
-    arguments = parser.parse_args()
+    arguments = quick.parse(parser, "delta_nested", seeds=2, same_masks=0, steps=60, texts=2000)
 
     recipe, training = read_config(arguments.config, arguments.data)
+    if arguments.texts is not None:
+        recipe = first_texts(recipe, arguments.texts, arguments.work / "texts")
     given = {"max_steps": arguments.steps, "per_device_train_batch_size": arguments.batch_size}
     training |= {name: value for name, value in given.items() if value is not None}
     plain = {name: value for name, value in training.items() if name != "level_weights"}

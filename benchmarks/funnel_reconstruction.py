@@ -21,11 +21,14 @@ Runs lie in `--work`; an interrupted call goes on. Nothing was chosen on the hel
 import argparse
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import quick
 import torch
+from adaptor_scifact import few_documents
 
 from hf_matryoshka import MatryoshkaFunnelModel
 from hf_matryoshka.cli.options import load_yaml
@@ -110,10 +113,13 @@ def main() -> None:
     parser.add_argument("--seeds", default=1, type=int)
     parser.add_argument("--systems", nargs="*", default=list(SYSTEMS), choices=list(SYSTEMS))
     parser.add_argument("--steps", type=int, help="instead of those of the configs")
+    parser.add_argument("--texts", type=int, help="train on only so many texts, for a quick look")
+    parser.add_argument("--documents", type=int, help="search in only so many documents of SciFact")
     parser.add_argument("--out", default="benchmarks/results/funnel_reconstruction.json")
-    arguments = parser.parse_args()
+    arguments = quick.parse(parser, "funnel_reconstruction", steps=50, texts=4000, documents=1000)
 
-    recipe, _ = read_config(SYSTEMS["ours"])
+    few = {} if arguments.texts is None else {"max_texts_per_file": arguments.texts}
+    recipe = replace(read_config(SYSTEMS["ours"])[0], **few)
     encoder = load_encoder(recipe.base_model_path)
     encoder.max_seq_length = recipe.max_length
     texts = gather_texts(recipe)
@@ -121,8 +127,10 @@ def main() -> None:
     rows, _, test = split_rows(vectors, (recipe.validation_fraction, recipe.test_fraction), recipe.seed)
     glosses = read_texts(arguments.data / "wordnet" / "synsets.jsonl.gz", "gloss")
     glosses = [glosses[row] for row in np.random.default_rng(0).permutation(len(glosses))[:OVERLAP_TEXTS]]
+    glosses = glosses[: arguments.texts]
     splits = {"heldout": test[:], "wordnet": embed_texts(encoder, glosses, name="glosses")}
-    dataset, base = load_beir(arguments.data / "scifact"), load_base_model(recipe.base_model_path)
+    dataset = few_documents(load_beir(arguments.data / "scifact"), arguments.documents)
+    base = load_base_model(recipe.base_model_path)
     corpus = embed_texts(base, dataset.documents(), name="documents")
     queries = embed_texts(base, dataset.queries, name="queries")
 
@@ -133,7 +141,9 @@ def main() -> None:
         training |= {} if arguments.steps is None else {"max_steps": arguments.steps}
         for seed in range(arguments.seeds):
             # The recipe's seed stays, and with it the split and the start; the order of the batches changes.
-            trained = train_funnel(own, arguments.work / f"{system}_s{seed}", training | {"seed": seed})
+            trained = train_funnel(
+                replace(own, **few), arguments.work / f"{system}_s{seed}", training | {"seed": seed}
+            )
             codes.append((system, funnel_code(trained.model)))
             kept = ("parameters", "steps", "seconds", "resumed_from_step", "gates")
             reports[f"{system}_s{seed}"] = {key: trained.report[key] for key in kept if key in trained.report}

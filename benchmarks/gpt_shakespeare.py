@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import quick
 import torch
 from torch.utils.data import DataLoader
 from transformers import AutoModelForCausalLM
@@ -101,10 +102,15 @@ def main() -> None:
     parser.add_argument("--work", default="outputs/gpt_shakespeare", type=Path)
     parser.add_argument("--seeds", default=5, type=int)
     parser.add_argument("--only", nargs="*", help="runs to make now, as ours_nested:0 or independent-d64:3")
+    parser.add_argument("--steps", type=int, help="instead of those of the config")
     parser.add_argument("--out", default="benchmarks/results/gpt_shakespeare.json")
-    arguments = parser.parse_args()
+    arguments = quick.parse(parser, "gpt_shakespeare", seeds=1, steps=100)
 
     base, training = read_config(CONFIG, texts=[str(arguments.data / "tinyshakespeare" / "input.txt")])
+    if arguments.steps is not None:
+        # As long a warmup, relatively.
+        shorter = arguments.steps / training["max_steps"]
+        training |= {"max_steps": arguments.steps, "warmup_steps": round(training["warmup_steps"] * shorter)}
     rows_of_one = training["per_device_train_batch_size"] // len(base.doll_sizes)
     shared = {name: value for name, value in training.items() if name != "split_batch"}
     shared["per_device_train_batch_size"] = rows_of_one

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import quick
 from scipy.stats import wilcoxon
 
 from hf_matryoshka.cli.options import load_yaml
@@ -201,7 +202,16 @@ def main() -> None:
     parser.add_argument("--corpus-texts", default=20000, type=int)
     parser.add_argument("--texts", type=int, help="use only so many texts, for a quick look")
     parser.add_argument("--out", default="benchmarks/results/lsbo.json")
-    arguments = parser.parse_args()
+    arguments = quick.parse(
+        parser,
+        "lsbo",
+        levels=["hidden"],
+        systems=["ours", "gp", "turbo", "cmaes", "random"],
+        seeds=2,
+        trials=30,
+        turbo_candidates=200,
+        texts=3000,
+    )
 
     setting = Setting(arguments)
     rows: list[dict[str, Any]] = []

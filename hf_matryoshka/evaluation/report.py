@@ -17,6 +17,15 @@ from ..data.files import write_beside
 
 
 PACKAGES = ("torch", "transformers", "sentence-transformers", "mteb", "datasets", "numpy")
+# Modules of what benchmarks compare with or compute with, where they do.
+OTHERS = {
+    "botorch": "botorch",
+    "cma": "cma",
+    "gpytorch": "gpytorch",
+    "onnxruntime": "onnxruntime",
+    "peft": "peft",
+    "sklearn": "scikit-learn",
+}
 
 
 def write_report(path: str | os.PathLike, name: str, rows: Sequence[dict[str, Any]], **settings: Any) -> Path:
@@ -44,6 +53,7 @@ def write_report(path: str | os.PathLike, name: str, rows: Sequence[dict[str, An
             "python": platform.python_version(),
             "hf-matryoshka": __version__,
             **{package: version(package) for package in PACKAGES},
+            **{package: version(package) for module, package in OTHERS.items() if module in sys.modules},
         },
         **settings,
         "rows": list(rows),

@@ -1,4 +1,6 @@
 import json
+import sys
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -41,6 +43,13 @@ def test_a_report_names_no_path_of_this_machine(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["/somewhere/run.py", "--data", "../data/x", "--file", str(tmp_path / "a.onnx")])
     report = json.loads(write_report(tmp_path / "report.json", "demo", []).read_text())
     assert report["command"] == "run.py --data ../data/x --file a.onnx"
+
+
+def test_a_report_names_the_versions_of_what_it_compares_with(tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "cma", raising=False)
+    assert "cma" not in json.loads(write_report(tmp_path / "report.json", "demo", []).read_text())["versions"]
+    monkeypatch.setitem(sys.modules, "cma", ModuleType("cma"))
+    assert json.loads(write_report(tmp_path / "report.json", "demo", []).read_text())["versions"]["cma"]
 
 
 def test_a_subset_of_the_queries_with_its_baselines():
