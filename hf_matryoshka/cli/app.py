@@ -1,5 +1,7 @@
 """The command tree. Each command imports what it needs when it runs, so that `--help` is quick."""
 
+from collections.abc import Callable
+
 import typer
 
 from . import (
@@ -21,6 +23,7 @@ from . import (
     push,
     quickstart,
     select,
+    space,
     train,
 )
 from .command import Command
@@ -51,17 +54,19 @@ for command in (
     pack.pack,
     push.push,
     select.select,
+    space.space,
 ):
     app.command(cls=export.BudgetsCommand if command is export.export else Command)(command)
 
-for name, text, commands in (
+groups: list[tuple[str, str, list[Callable[..., None]]]] = [
     ("family", "Look at a family, on disk or on the Hub.", [family.show]),
     ("hub", "Rehearse a release on a hub of your own.", [hub.serve]),
     ("bench", "Measure time and memory on this machine.", [bench.gpt, bench.mamba]),
-):
+]
+for name, text, commands in groups:
     group = typer.Typer(help=text, no_args_is_help=True)
-    for command in commands:
-        group.command(cls=Command)(command)
+    for member in commands:
+        group.command(cls=Command)(member)
     app.add_typer(group, name=name)
 
 training = typer.Typer(help="Train a nested model.", no_args_is_help=True)

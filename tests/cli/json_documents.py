@@ -24,6 +24,7 @@ DOCUMENTS = {
     ("push",): {"dry_run", "collection", "repos"},
     ("quickstart",): {"folder", "levels", "full", "results", "pushed", "collection", "curves"},
     ("select",): {"level", "dim", "quality", "cost"},
+    ("space",): {"folder", "levels", "texts", "bytes", "repo_id", "commit"},
     ("train", "adaptor"): {"model", "stages", "recipe", "training"},
     ("train", "delta"): TRAINING,
     ("train", "fractal"): TRAINING,
