@@ -1,17 +1,20 @@
 """The trainer under all trainers: runs the levels of a step, adds up their losses, logs each under its name."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
 from torch import nn
-from transformers import Trainer
-from transformers.trainer_utils import EvalLoopOutput
+from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from .level_sampler import LevelSampler
+from .whole_checkpoints import WholeCheckpointsTrainer
 
 
-class MatryoshkaTrainer(Trainer):
+class MatryoshkaTrainer(WholeCheckpointsTrainer):
     """A `transformers.Trainer` for models with levels.
 
     A subclass says what the loss of one level is ([`level_loss`]), and optionally what is computed once a step
@@ -80,7 +83,7 @@ class MatryoshkaTrainer(Trainer):
         inputs: dict[str, Any],
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
-    ):
+    ) -> torch.Tensor | tuple[torch.Tensor, Any]:
         terms = self._training_terms if model.training else self._evaluation_terms
         levels = self.batch_levels(model.training)
         shared, counted = self.prepare_step(model, inputs), self.batch_weight(inputs)
@@ -98,7 +101,7 @@ class MatryoshkaTrainer(Trainer):
             total = total + term
         return (total, outputs[max(outputs)]) if return_outputs else total
 
-    def train(self, *args, **kwargs):
+    def train(self, *args, **kwargs) -> TrainOutput:
         try:
             return super().train(*args, **kwargs)
         finally:
@@ -111,8 +114,23 @@ class MatryoshkaTrainer(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            logs.update(self._training_terms.pop(self.accelerator))
+            found = self._training_terms.pop(self.accelerator)
+            self._check_losses(found)
+            logs.update(found)
         super().log(logs, start_time)
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        self._check_losses({name: float(total) for name, total in self._training_terms.sums.items()})
+        super()._save_checkpoint(model, trial)
+
+    def _check_losses(self, losses: dict[str, float]) -> None:
+        """Raise `ValueError` if that of a level is NaN: by then the weights are, too, and nothing is to be saved."""
+        for name, loss in losses.items():
+            if name.startswith("loss_") and math.isnan(loss):
+                raise ValueError(
+                    f"{name} is NaN by step {self.state.global_step}: give a smaller learning_rate, or look for NaN "
+                    "in the data; checkpoints from before are kept"
+                )
 
     def evaluation_loop(self, *args, metric_key_prefix: str = "eval", **kwargs) -> EvalLoopOutput:
         self._evaluation_terms = TermMeans()
@@ -135,11 +153,16 @@ class TermMeans:
         self.sums[name] = self.sums.get(name, 0) + value * weight
         self.weights[name] = self.weights.get(name, 0) + weight
 
-    def pop(self, accelerator) -> dict[str, float]:
+    def pop(self, accelerator: Accelerator) -> dict[str, float]:
         """The means since the last call."""
-        means = {}
-        for name, total in self.sums.items():
-            total, weight = accelerator.reduce(torch.stack([total, self.weights[name]])).tolist()
-            means[name] = round(total / max(weight, 1e-12), 6)
+        names = list(self.sums)
+        if accelerator.num_processes > 1:
+            # Also those of one process only, whose batches may have levels of their own.
+            names = list(dict.fromkeys(gather_object(names)))
+        if not names:
+            return {}
+        zero = torch.zeros((), device=accelerator.device)
+        pairs = [torch.stack([self.sums.get(name, zero), self.weights.get(name, zero)]) for name in names]
+        found = accelerator.reduce(torch.stack(pairs)).tolist()
         self.sums, self.weights = {}, {}
-        return means
+        return {name: round(total / max(weight, 1e-12), 6) for name, (total, weight) in zip(names, found, strict=True)}

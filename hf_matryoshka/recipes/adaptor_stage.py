@@ -8,17 +8,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import EarlyStoppingCallback
-from transformers.trainer_utils import get_last_checkpoint
+from transformers import EarlyStoppingCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 
 from ..data.adaptor_batches import AdaptorCollator, AnchorSet, document_anchors, labelled_anchors, sample_anchors
-from ..data.files import write_beside
+from ..data.files import reading_weights, write_beside
 from ..modeling import MatryoshkaAdaptorModel
 from ..trainers.adaptor_arguments import AdaptorTrainingArguments
 from ..trainers.adaptor_trainer import AdaptorTrainer
 from .adaptor_recipe import OBJECTIVES, AdaptorRecipe
 from .adaptor_validation import HeldOut, LevelMetrics
 from .adaptor_vectors import AdaptorVectors
+from .checkpoints import last_checkpoint, training_was_stopped
 from .training_progress import show_progress
 
 
@@ -82,6 +83,8 @@ def stage_arguments(
         **training,
         "output_dir": str(folder / name),
         "save_strategy": "steps",
+        # The patience of early stopping goes on where it was.
+        "restore_callback_states_from_checkpoint": True,
     }
     if evaluate:
         settings |= {"eval_strategy": "steps", "eval_steps": settings["save_steps"]}
@@ -124,7 +127,8 @@ def run_stage(
     finished = folder / name / "finished"
     if finished.is_dir():
         result = json.loads((finished / "result.json").read_text(encoding="utf-8"))
-        return MatryoshkaAdaptorModel.from_pretrained(finished), result
+        with reading_weights(finished):
+            return MatryoshkaAdaptorModel.from_pretrained(finished), result
     supervised = name.startswith("supervised")
     sets = anchor_sets(vectors, supervised, recipe)
     evaluation, measure, before = {}, None, {}
@@ -154,8 +158,13 @@ def run_stage(
     )
     show_progress(trainer, name)
     began = time.time()
-    checkpoint = get_last_checkpoint(args.output_dir) if Path(args.output_dir).is_dir() else None
-    trainer.train(resume_from_checkpoint=checkpoint)
+    checkpoint = last_checkpoint(args.output_dir)
+    if checkpoint is not None and training_was_stopped(checkpoint):
+        # It was interrupted between its end and here.
+        trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
+        trainer._load_best_model()
+    else:
+        trainer.train(resume_from_checkpoint=checkpoint)
     result: dict[str, Any] = {"steps": trainer.state.global_step, "seconds": round(time.time() - began, 1)}
     result |= {"best_step": trainer.state.best_global_step if best else steps, "share": share}
     end = {key: tensor.clone() for key, tensor in model.state_dict().items()}

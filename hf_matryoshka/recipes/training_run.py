@@ -8,10 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from transformers.trainer_utils import get_last_checkpoint
-
 from ..trainers.matryoshka_arguments import MatryoshkaTrainingArguments
 from ..trainers.matryoshka_trainer import MatryoshkaTrainer
+from .checkpoints import last_checkpoint
 from .cpu_memory import keep_freed_memory
 from .training_progress import show_progress
 
@@ -95,7 +94,7 @@ def run_training(trainer: MatryoshkaTrainer, name: str) -> dict[str, Any]:
     report: dict[str, Any] = {}
     if held_out:
         report["before"] = _losses(trainer)
-    checkpoint = get_last_checkpoint(folder) if folder.is_dir() else None
+    checkpoint = last_checkpoint(folder)
     if trainer.args.device.type == "cpu":
         keep_freed_memory()
     began = time.time()
