@@ -1,12 +1,13 @@
 """A family on its way to the Hub."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from huggingface_hub import HfApi
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import HTTPError, LocalEntryNotFoundError, RemoteEntryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 from tqdm.auto import tqdm
 
@@ -17,6 +18,7 @@ from .manifest import FULL, MANIFEST_FILE, FamilyRepo, Manifest
 from .repo_sync import RepoChange, commit_change, compare_repo, with_retries
 
 
+T = TypeVar("T")
 # What tools leave in a folder and nobody else needs; the Hub refuses the first two.
 LOCAL_FOLDERS = {".git", ".cache", "__pycache__"}
 
@@ -141,7 +143,7 @@ def push_family(
             ) from error
     slug = None
     if collection:
-        slug = with_retries(lambda: _collect(api, family, ids, private), f"the Collection of {repo_id}")
+        slug = _collect(api, family, ids, private, f"the Collection of {repo_id}")
     return PushReport(pushed, slug)
 
 
@@ -230,7 +232,10 @@ def _name_on_hub(api: HfApi, change: RepoChange) -> str | None:
         try:
             path = api.hf_hub_download(change.repo_id, MANIFEST_FILE, revision=change.head)
             return Manifest.from_text(Path(path).read_bytes(), MANIFEST_FILE).this
-        except (EntryNotFoundError, ValueError):
+        except LocalEntryNotFoundError as error:
+            # The Hub did not answer, which says nothing about what it holds.
+            raise HTTPError(str(error.__cause__ or error)) from error
+        except (RemoteEntryNotFoundError, ValueError):
             return None  # a repo without files, or a damaged manifest, which the push mends
 
     return with_retries(name, f"the push of {change.repo_id}")
@@ -239,44 +244,48 @@ def _name_on_hub(api: HfApi, change: RepoChange) -> str | None:
 def _push_repo(
     api: HfApi, name: str, change: RepoChange, contents: dict[str, Path | bytes], private: bool | None
 ) -> PushedRepo:
-    repo_id = change.repo_id
+    repo_id, what = change.repo_id, f"the push of {change.repo_id}"
     commits: list[str] = []
+    # Each request with attempts of its own: through a bad network a series of them would hardly ever go through.
+    with_retries(lambda: api.create_repo(repo_id, private=private, exist_ok=True), what)
+    if private is not None and with_retries(lambda: api.repo_info(repo_id), what).private != private:
+        with_retries(lambda: api.update_repo_settings(repo_id, private=private), what)
 
     def attempt() -> None:
-        api.create_repo(repo_id, private=private, exist_ok=True)
-        if private is not None and api.repo_info(repo_id).private != private:
-            api.update_repo_settings(repo_id, private=private)
         # Compared anew: an earlier attempt may have gone through although its answer was lost.
-        left = compare_repo(api, repo_id, contents)
+        left = _compare(api, repo_id, contents)
         if left.empty:
             return
         commits.append(commit_change(api, left, contents, f"Upload {name}"))
-        left = compare_repo(api, repo_id, contents)
+        left = _compare(api, repo_id, contents)
         if not left.empty:
             wrong = ", ".join([*left.add, *left.delete])
             raise OSError(f"{repo_id} does not hold what was pushed ({wrong} differ); push again")
 
-    with_retries(attempt, f"the push of {repo_id}")
+    with_retries(attempt, what)
     return PushedRepo(name, change, commits[-1] if commits else None)
 
 
-def _collect(api: HfApi, family: Family, ids: dict[str, str], private: bool | None) -> str:
+def _collect(api: HfApi, family: Family, ids: dict[str, str], private: bool | None, what: str) -> str:
+    def call(method: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+        return with_retries(lambda: method(*args, **kwargs), what)
+
     namespace, _, title = ids.get(FULL, next(iter(ids.values()))).partition("/")
-    slug = api.create_collection(title, namespace=namespace, private=bool(private), exists_ok=True).slug
-    collection = api.get_collection(slug)
+    slug = call(api.create_collection, title, namespace=namespace, private=bool(private), exists_ok=True).slug
+    collection = call(api.get_collection, slug)
     if private is not None and collection.private != private:
-        api.update_collection_metadata(slug, private=private)
+        call(api.update_collection_metadata, slug, private=private)
     known = {item.item_id: item for item in collection.items}
     for repo_id, item in known.items():
         # A level that an earlier family had; what others put into the Collection has other notes.
         if repo_id.startswith(f"{namespace}/{title}-") and repo_id not in ids.values() and _is_our_note(item.note):
-            api.delete_collection_item(slug, item.item_object_id, missing_ok=True)
+            call(api.delete_collection_item, slug, item.item_object_id, missing_ok=True)
     for name, repo_id in sorted(ids.items(), key=lambda pair: pair[0] != FULL):
         note = _note(family.repos[name])
         if repo_id not in known:
-            api.add_collection_item(slug, repo_id, "model", note=note, exists_ok=True)
+            call(api.add_collection_item, slug, repo_id, "model", note=note, exists_ok=True)
         elif known[repo_id].note != note:
-            api.update_collection_item(slug, known[repo_id].item_object_id, note=note)
+            call(api.update_collection_item, slug, known[repo_id].item_object_id, note=note)
     return slug
 
 

@@ -61,21 +61,22 @@ def push_run(
     def compare():
         return compare_repo(api, repo_id, contents, "dataset", mark=STATE_FILE)
 
-    change = with_retries(compare, f"the push of {repo_id}")
+    what = f"the push of {repo_id}"
+    change = with_retries(compare, what)
     if change.foreign and not overwrite:
         raise FileExistsError(
             f"the data set {repo_id} on the Hub is no run of an optimiser; choose another name or pass overwrite=True"
         )
     commits: list[str] = []
+    with_retries(lambda: api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True), what)
 
     def attempt() -> None:
-        api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True)
         # Compared anew: an earlier attempt may have gone through although its answer was lost.
-        left = compare()
+        left = with_retries(compare, what)
         if not left.empty:
             commits.append(commit_change(api, left, contents, "Upload a run", "dataset"))
 
-    with_retries(attempt, f"the push of {repo_id}")
+    with_retries(attempt, what)
     return PushedRepo("run", change, commits[-1] if commits else None)
 
 
