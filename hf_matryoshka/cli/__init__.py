@@ -30,14 +30,15 @@ def main() -> None:
         raise SystemExit(status)
 
 
-def _sentence(error: Exception) -> str | None:
+def _sentence(error: BaseException) -> str | None:
     """What an error that is no fault of the program says, in one line."""
     from huggingface_hub.errors import StrictDataclassError
+    from safetensors import SafetensorError
 
     if isinstance(error, StrictDataclassError):
         # A config wraps what its validators say into two lines that name the validator.
         error = error.__cause__ or error
-    elif not isinstance(error, (ValueError, OSError, RuntimeError, ImportError)):
+    elif not isinstance(error, (ValueError, OSError, RuntimeError, ImportError, SafetensorError)):
         return None
     return " ".join(str(error).split()) or type(error).__name__
 

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from .files import reading_weights
+
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -75,9 +77,10 @@ def load_base_model(
     local = Path(resolved).is_dir()
     offline = not local and not _hub_has(resolved)
     try:
-        model = SentenceTransformer(
-            resolved, device=device, trust_remote_code=trust_remote_code, local_files_only=offline
-        )
+        with reading_weights(resolved):
+            model = SentenceTransformer(
+                resolved, device=device, trust_remote_code=trust_remote_code, local_files_only=offline
+            )
     except OSError as error:
         if not offline:
             raise

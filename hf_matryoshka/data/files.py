@@ -1,10 +1,22 @@
 """Where files are kept, and how they are written so that a final name never holds half a file."""
 
+import errno
+import hashlib
 import os
+import re
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from safetensors import SafetensorError
+
+
+# What the system says when a disk or a quota is full, a file may not grow, or nothing may be written at all.
+_UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+# How libraries in Rust hide that in the text of an error of their own.
+_RUST = re.compile(r"\(os error (\d+)\)")
 
 
 def default_cache_dir() -> Path:
@@ -16,7 +28,8 @@ def default_cache_dir() -> Path:
 def write_beside(path: str | Path) -> Iterator[Path]:
     """Gives a temporary name beside `path` to write a file or a folder to, and renames it to `path` at the end.
 
-    When the body raises, what it wrote is removed and `path` stays as it was.
+    When the body raises, what it wrote is removed and `path` stays as it was. What processes left that were killed
+    meanwhile goes with the next call for the same `path`.
 
     Args:
         path (`str` or `Path`):
@@ -26,19 +39,73 @@ def write_beside(path: str | Path) -> Iterator[Path]:
         `Path`: a name in the same folder that does not exist yet and that keeps the suffix of `path`.
 
     Raises:
-        OSError: if the folder of `path` cannot be made or written to.
+        OSError: if the folder of `path` cannot be made or written to; with one sentence if a disk is full.
     """
     path = Path(path)
     ensure_writable_folder(path.parent)
-    temporary = path.with_name(f".{path.stem}-{os.getpid()}-{os.urandom(4).hex()}{path.suffix}")
+    remove_leftovers(path)
+    temporary = path.with_name(f".{path.stem}-{_machine()}-{os.getpid()}-{os.urandom(4).hex()}{path.suffix}")
     try:
-        yield temporary
-        os.replace(temporary, path)
+        with writing(path):
+            yield temporary
+            os.replace(temporary, path)
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary)
-        else:
-            temporary.unlink(missing_ok=True)
+        _remove(temporary)
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """Lets a full or read-only disk be told in one sentence that names `path`, whichever library met it.
+
+    Raises:
+        OSError: in the place of such an error; its `errno` is that of the system.
+    """
+    try:
+        yield
+    except Exception as error:
+        code = full_disk_code(error)
+        if code is None:
+            raise
+        said = OSError(f"{path} cannot be written: {os.strerror(code).lower()}; what was there before is unchanged")
+        said.errno = code
+        raise said from error
+
+
+def full_disk_code(error: BaseException) -> int | None:
+    """The `errno` of an error that says that a disk is full, or read-only; `None` of another error."""
+    code = error.errno if isinstance(error, OSError) else None
+    hidden = _RUST.search(str(error))
+    # NumPy counts the values that found no room.
+    if hidden is None and code is None and isinstance(error, OSError) and str(error).endswith(" written"):
+        code = errno.ENOSPC
+    code = int(hidden[1]) if hidden else code
+    return code if code in _UNWRITABLE else None
+
+
+@contextmanager
+def reading_weights(folder: str | Path) -> Iterator[None]:
+    """Lets a damaged file of weights be told in one sentence that names its folder.
+
+    Raises:
+        ValueError: in the place of what safetensors says.
+    """
+    try:
+        yield
+    except SafetensorError as error:
+        said = " ".join(str(error).split())
+        raise ValueError(
+            f"the weights in {folder} are damaged ({said}); copy, download or train them again"
+        ) from error
+
+
+def remove_leftovers(path: str | Path) -> None:
+    """Removes what processes of this machine that are no more were writing as `path`; of others nothing is known."""
+    path = Path(path)
+    name = re.compile(rf"\.{re.escape(path.stem)}-{_machine()}-(\d+)-[0-9a-f]{{8}}{re.escape(path.suffix)}")
+    for entry in os.listdir(path.parent) if path.parent.is_dir() else ():
+        found = name.fullmatch(entry)
+        if found and not _is_running(int(found[1])):
+            _remove(path.parent / entry)
 
 
 def ensure_writable_folder(folder: str | Path) -> Path:
@@ -57,3 +124,27 @@ def ensure_writable_folder(folder: str | Path) -> Path:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(f"the folder {folder} is not writable; give a folder that you can write to")
     return folder
+
+
+def _machine() -> str:
+    """A few digits of this machine: a folder may be shared with others, whose processes have the same numbers."""
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:6]
+
+
+def _is_running(process: int) -> bool:
+    if os.name != "posix":  # elsewhere a signal 0 is no question
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)

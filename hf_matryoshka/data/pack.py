@@ -4,15 +4,15 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import datasets
 from filelock import FileLock, Timeout
 from tqdm.auto import tqdm
 
-from .files import ensure_writable_folder
+from .files import ensure_writable_folder, writing
 from .packing_info import INFO_FILE, PackingInfo
 from .packing_parts import COUNTS, part_name, progress_bars, read_counts, settings_digest, write_part
 from .tokens import check_max_length, tokenizer_fingerprint, vocabulary_fingerprint
@@ -83,10 +83,10 @@ def pack_texts(
         raise ValueError(f"num_proc and buffer_size must be at least 1, got {num_proc} and {buffer_size}")
     check_max_length(max_length, tokenizer)
     check_output(output)
-    work = ensure_writable_folder(output.parent / f".{output.name}.packing")
+    work = ensure_writable_folder(_work_folder(output))
     settings = settings_digest(tokenizer_fingerprint(tokenizer), max_length, fill)
     parts: list[Path] = []
-    with _only_one(work, output):
+    with writing(output), _only_one(work, output):
         with tqdm(total=total, desc="Packing", unit="text", disable=not progress) as bar:
             for index, buffer in enumerate(_buffers(texts, buffer_size)):
                 path = work / part_name(index, settings, buffer)
@@ -110,7 +110,19 @@ def check_output(output: str | Path) -> None:
     """Raise `FileExistsError` unless `output` is a new name or an empty folder."""
     output = Path(output)
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
+        _clear(_work_folder(output))
         raise FileExistsError(f"{output} already exists and is not an empty folder; give a new folder")
+
+
+def _work_folder(output: Path) -> Path:
+    return output.parent / f".{output.name}.packing"
+
+
+def _clear(work: Path) -> None:
+    """Removes what a call left that was killed after its rows were there; not what another one works on."""
+    if work.is_dir():
+        with suppress(Timeout), FileLock(work / "lock", timeout=0):
+            shutil.rmtree(work, ignore_errors=True)
 
 
 @contextmanager
@@ -145,10 +157,12 @@ def _buffers(texts: Iterable[str], buffer_size: int) -> Iterator[list[str]]:
 def _info(
     parts: list[Path], tokenizer: "PreTrainedTokenizerBase", max_length: int, fill: bool, buffer_size: int
 ) -> PackingInfo:
-    counts = [read_counts(path) for path in parts]
+    # Each of them was whole just now.
+    counts = [cast(dict[str, int], read_counts(path)) for path in parts]
+    sums: dict[str, Any] = {name: sum(count[name] for count in counts) for name in COUNTS}
     return PackingInfo(
         max_length=max_length,
-        **{name: sum(count[name] for count in counts) for name in COUNTS},
+        **sums,
         tokenizer=str(tokenizer.name_or_path),
         tokenizer_fingerprint=tokenizer_fingerprint(tokenizer),
         vocabulary_fingerprint=vocabulary_fingerprint(tokenizer),

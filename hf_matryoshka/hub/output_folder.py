@@ -1,23 +1,23 @@
 """Folders that appear under their final name only when they are whole."""
 
-import errno
 import glob
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from ..data.files import full_disk_code
 from .manifest import MANIFEST_FILE
 
 
-# What the system says when a disk or a quota is full, or a file may not grow.
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # Held while a process writes; tells its folders from those that a killed one left.
 _LOCK = "lock"
+_SECONDS_TO_LOCK = 60
 
 
 def check_output_dir(output_dir: str | os.PathLike, overwrite: bool = False) -> None:
@@ -74,11 +74,12 @@ def staged_folders(output_dirs: Sequence[str | os.PathLike]) -> Iterator[list[Pa
         except BaseException as error:
             for swap in begun:
                 _put_back(*swap)
-            if not isinstance(error, OSError) or error.errno not in _FULL:
+            code = full_disk_code(error)
+            if code is None:
                 raise
             where = output_dirs[0] if len(paths) == 1 else paths[0].parent
             raise OSError(
-                f"output_dir {where} cannot be written: {error.strerror.lower()}; nothing was changed there"
+                f"output_dir {where} cannot be written: {os.strerror(code).lower()}; nothing was changed there"
             ) from error
 
 
@@ -110,6 +111,10 @@ def _clear_leftovers(path: Path) -> None:
     """Remove what a killed process left beside a folder, after putting back what it was about to replace."""
     for container in path.parent.glob(f".{glob.escape(path.name)}-*"):
         if not (container / _LOCK).is_file():
+            # Empty, it may be one of ours that was killed, or that another process has made just now.
+            with suppress(OSError):
+                if time.time() - container.stat().st_mtime > _SECONDS_TO_LOCK:
+                    container.rmdir()
             continue
         with suppress(Timeout), FileLock(container / _LOCK, timeout=0):
             if not path.exists() and (container / "old").exists():

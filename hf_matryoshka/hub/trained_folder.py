@@ -13,6 +13,7 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from .. import modeling
+from ..data.files import reading_weights
 from ..evaluation.certificate import CERTIFICATE_FILE, Certificate
 from ..modeling import MatryoshkaAdaptorModel, MatryoshkaFunnelModel
 from ..modeling.budgets import Budget, BudgetsMixin
@@ -117,7 +118,7 @@ def load_trained_model(path: str | os.PathLike, trust_remote_code: bool = False)
     tokenizer = None
     if (folder / "tokenizer_config.json").is_file():
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    with no_progress_bars():
+    with no_progress_bars(), reading_weights(folder):
         model = heads[architecture].from_pretrained(folder).eval()
         if isinstance(model.config, MatryoshkaMambaConfig) and tokenizer is not None:
             model, tokenizer = mamba_sentence_encoder(model, tokenizer), None
@@ -134,7 +135,7 @@ def load_vector_model(path: str | os.PathLike) -> MatryoshkaAdaptorModel | Matry
     folder, config = _read_config(Path(path))
     for kind in ON_VECTORS:
         if config.get("model_type") == kind.config_class.model_type:
-            with no_progress_bars():
+            with no_progress_bars(), reading_weights(folder):
                 return kind.from_pretrained(folder).eval()
     raise FileNotFoundError(
         f"{path} holds no adaptor and no funnel; give the folder of a run, or of a saved MatryoshkaAdaptorModel or "
@@ -166,7 +167,7 @@ def load_sentence_encoder(folder: Path, trust_remote_code: bool = False) -> Sent
     Raises:
         ValueError: If its modules cannot be read, lie outside of the folder, or are code that was not trusted.
     """
-    with no_progress_bars():
+    with no_progress_bars(), reading_weights(folder):
         if trust_remote_code:
             return SentenceTransformer(str(folder), device="cpu", trust_remote_code=True, local_files_only=True).eval()
         entries = _read_json(folder / "modules.json", list)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from tqdm.auto import tqdm
 
@@ -228,18 +229,29 @@ class Optimizer(ABC):
         """Reads the state of the folder, if there is one; to be called at the end of `__init__`."""
         if self.folder is None or not (self.folder / STATE).is_file():
             return
-        state = json.loads((self.folder / STATE).read_text(encoding="utf-8"))
+        try:
+            state = json.loads((self.folder / STATE).read_text(encoding="utf-8"))
+            theirs, records = dict(state["settings"]), list(state["trials"])
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(
+                f"{self.folder / STATE} is damaged and no run can go on from it; name another folder"
+            ) from error
         mine = json.loads(json.dumps(self.settings()))
-        if state["settings"] != mine:
-            differing = [name for name in mine if state["settings"].get(name) != mine[name]]
+        if theirs != mine:
+            differing = [name for name in mine if theirs.get(name) != mine[name]]
             raise ValueError(
                 f"{self.folder} holds a run with another {', '.join(differing) or 'set of options'}; name another one"
             )
-        arrays = load_file(self.folder / ARRAYS)
-        self.trials = [
-            Trial(coordinates=arrays["coordinates"][row], embedding=arrays["embeddings"][row], **record)
-            for row, record in enumerate(state["trials"])
-        ]
+        try:
+            arrays = load_file(self.folder / ARRAYS)
+            self.trials = [
+                Trial(coordinates=arrays["coordinates"][row], embedding=arrays["embeddings"][row], **record)
+                for row, record in enumerate(records)
+            ]
+        except (SafetensorError, OSError, KeyError, IndexError, TypeError) as error:
+            raise ValueError(
+                f"{self.folder / ARRAYS} is missing or damaged, and no run can go on without it; name another folder"
+            ) from error
         self._restore(state)
 
     def _extra_state(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoModelForMaskedLM, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from ..data.files import reading_weights
 from ..data.packed_collator import PackedMlmCollator
 from ..data.packing_info import check_vocabulary, load_packing_info
 from ..data.tokens import check_max_length, load_tokenizer, vocabulary_fingerprint
@@ -137,13 +138,17 @@ def build_model(recipe: DeltaRecipe, tokenizer: PreTrainedTokenizerBase) -> PreT
     if recipe.base_model_path is None:
         torch.manual_seed(recipe.seed)
         return model_class._from_config(config, **options)
-    return model_class.from_pretrained(recipe.base_model_path, config=config, dtype=torch.float32, **options)
+    with reading_weights(recipe.base_model_path):
+        return model_class.from_pretrained(recipe.base_model_path, config=config, dtype=torch.float32, **options)
 
 
 def _grown(recipe: DeltaRecipe) -> PreTrainedModel:
     """The checkpoint in the shape of the target, with the target's delta behind closed gates."""
     paths = (recipe.base_model_path, recipe.target_model_path)
-    checkpoints = [AutoModelForMaskedLM.from_pretrained(path, dtype=torch.float32) for path in paths]
+    checkpoints = []
+    for path in paths:
+        with reading_weights(path):
+            checkpoints.append(AutoModelForMaskedLM.from_pretrained(path, dtype=torch.float32))
     torch.manual_seed(recipe.seed)
     model = hierarchical_init(checkpoints, recipe.budgets, gates=True)
     model.config.sparse_prediction = True
@@ -160,9 +165,10 @@ def load_teacher(recipe: DeltaRecipe) -> PreTrainedModel | None:
     path = recipe.target_model_path
     if path is None:
         return None
-    return AutoModelForMaskedLM.from_pretrained(
-        path, attn_implementation=recipe.attn_implementation, dtype=torch.float32
-    )
+    with reading_weights(path):
+        return AutoModelForMaskedLM.from_pretrained(
+            path, attn_implementation=recipe.attn_implementation, dtype=torch.float32
+        )
 
 
 def _check_same_vocabulary(tokenizer: PreTrainedTokenizerBase, path: str, name: str) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch.utils.data import Dataset
 from transformers import (
     AutoModelForCausalLM,
@@ -147,7 +148,7 @@ def load_decoder(path: str, gguf_file: str | None = None) -> PreTrainedModel:
     files = {"gguf_file": gguf_file} if gguf_file else {}
     try:
         return AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, **files)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise OSError(f"cannot load a language model from {path!r} ({_line(error)})") from error
 
 

@@ -1,12 +1,15 @@
 """The texts of a run: which documents are trained on, which are held out, and both as packed rows."""
 
 import hashlib
+import logging
+import shutil
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 from datasets import Dataset, load_from_disk
 
 from ..data.pack import pack_texts
@@ -16,7 +19,10 @@ from .corpus_options import CorpusOptions
 
 
 if TYPE_CHECKING:
+    from datasets import IterableDataset
     from transformers import PreTrainedTokenizerBase
+
+logger = logging.getLogger(__name__)
 
 # Enough to learn a vocabulary from, of a data set without end.
 TOKENIZER_DOCUMENTS = 200_000
@@ -113,7 +119,7 @@ def _choose(numbers: np.ndarray, lengths: np.ndarray, quota: float, without: set
     return chosen
 
 
-def _stream(recipe: CorpusOptions):
+def _stream(recipe: CorpusOptions) -> "IterableDataset":
     from datasets import load_dataset
 
     try:
@@ -134,7 +140,7 @@ def _stream(recipe: CorpusOptions):
     return dataset
 
 
-def _column(dataset, recipe: CorpusOptions) -> Iterator[str]:
+def _column(dataset: "IterableDataset", recipe: CorpusOptions) -> Iterator[str]:
     for row in islice(dataset, recipe.max_documents):
         yield row[recipe.dataset_column]
 
@@ -158,14 +164,21 @@ def pack_corpus(
         parts["validation"] = (corpus.validation(), corpus.num_validation)
     rows: dict[str, Dataset] = {}
     for name, (texts, total) in parts.items():
-        if not (folder / name).is_dir():
+        try:
+            rows[name] = load_rows(folder / name)
+        except FileNotFoundError:
+            pass
+        except ValueError as error:
+            logger.warning("%s: they are packed anew", error)
+            shutil.rmtree(folder / name)
+        if name not in rows:
             settings = {"max_length": recipe.max_length, "num_proc": recipe.num_proc, "progress": progress}
             try:
                 texts = (text + end for text in texts) if end else texts
                 pack_texts(texts, folder / name, tokenizer, total=total, **settings)
             except ValueError as error:
                 raise ValueError(f"the {name} part of the texts: {error}") from None
-        rows[name] = load_from_disk(folder / name)
+            rows[name] = load_rows(folder / name)
     return rows["train"], _some(rows.get("validation"), recipe)
 
 
@@ -177,13 +190,13 @@ def split_rows(recipe: CorpusOptions) -> tuple[Dataset, Dataset | None]:
         ValueError: If it has too few rows.
     """
     packed = load_packing_info(recipe.pretokenized_path)
-    rows = load_from_disk(recipe.pretokenized_path)
+    rows = load_rows(recipe.pretokenized_path)
     if recipe.validation_path:
         if load_packing_info(recipe.validation_path).vocabulary_fingerprint != packed.vocabulary_fingerprint:
             raise ValueError(
                 f"{recipe.validation_path} and {recipe.pretokenized_path} were packed with different tokenizers"
             )
-        return rows, _some(load_from_disk(recipe.validation_path), recipe)
+        return rows, _some(load_rows(recipe.validation_path), recipe)
     if not recipe.validation_fraction:
         return rows, None
     count = max(1, round(recipe.validation_fraction * len(rows)))
@@ -193,6 +206,22 @@ def split_rows(recipe: CorpusOptions) -> tuple[Dataset, Dataset | None]:
         )
     order = np.random.default_rng(recipe.seed).permutation(len(rows))
     return rows.select(np.sort(order[count:])), _some(rows.select(np.sort(order[:count])), recipe)
+
+
+def load_rows(folder: str | Path) -> Dataset:
+    """Packed rows, memory-mapped.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If its files are damaged.
+    """
+    try:
+        return load_from_disk(folder)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"the rows in {folder} are damaged ({said}); pack the texts again") from error
 
 
 def _some(rows: Dataset | None, recipe: CorpusOptions) -> Dataset | None:

@@ -5,7 +5,7 @@ import os
 import shutil
 from pathlib import Path
 
-from ..data.files import ensure_writable_folder, write_beside
+from ..data.files import ensure_writable_folder, remove_leftovers, write_beside
 
 
 # Quality against cost of each level on held-out texts, which an export shows in its cards, and the same by a second
@@ -30,15 +30,27 @@ def open_run(folder: str | Path, key: str, overwrite: bool = False) -> Path:
     """
     folder = Path(folder)
     mark = folder / "run.json"
+    # Of a call that was killed before there was a run.
+    remove_leftovers(mark)
     if folder.is_dir() and os.listdir(folder):
-        same = mark.is_file() and json.loads(mark.read_text(encoding="utf-8")).get("key") == key
+        same = _key_of(mark) == key
         if not same and not overwrite:
             raise ValueError(
                 f"{folder} holds other files or a run with other data or options; name another folder or overwrite it"
             )
         if not same:
+            # The mark first: what an interruption leaves is then no run that would go on.
+            mark.unlink(missing_ok=True)
             shutil.rmtree(folder)
     ensure_writable_folder(folder)
     with write_beside(mark) as temporary:
         temporary.write_text(json.dumps({"key": key}) + "\n", encoding="utf-8")
     return folder
+
+
+def _key_of(mark: Path) -> str | None:
+    """The key of the run that lies there, `None` without one."""
+    try:
+        return json.loads(mark.read_text(encoding="utf-8"))["key"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -17,7 +17,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ..data.files import write_beside
+from ..data.files import reading_weights, write_beside
 from ..data.packed_collator import MaskEpochs, PackedMlmCollator
 from ..data.packing_info import INFO_FILE
 from ..data.train_tokenizer import train_tokenizer
@@ -197,7 +197,8 @@ def delta_arguments(folder: Path, recipe: DeltaRecipe, training: dict[str, Any])
 def load_run(folder: Path) -> TrainedDelta:
     """A finished run."""
     report = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    model = AutoModelForMaskedLM.from_pretrained(folder / "model")
+    with reading_weights(folder / "model"):
+        model = AutoModelForMaskedLM.from_pretrained(folder / "model")
     return TrainedDelta(model.eval(), AutoTokenizer.from_pretrained(folder / "model"), report)
 
 
@@ -245,7 +246,7 @@ def _train(
     tokens_a_step = rows_a_step * count_tokens(rows) / len(rows)
     return report | {
         "tokens": round(report["steps"] * tokens_a_step),
-        "tokens_per_second": round(steps * tokens_a_step / report["seconds"]),
+        "tokens_per_second": round(steps * tokens_a_step / max(report["seconds"], 0.01)),
         "rows": len(rows),
         "held_out_rows": 0 if held_out is None else len(held_out),
     }

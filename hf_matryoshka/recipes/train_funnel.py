@@ -13,7 +13,7 @@ from huggingface_hub.errors import StrictDataclassError
 from ..data.convention_encoders import load_encoder
 from ..data.embedding_conventions import check_lengths
 from ..data.embedding_rows import CHUNK, EmbeddingRows, collate_rows, split_rows
-from ..data.files import write_beside
+from ..data.files import reading_weights, write_beside
 from ..data.vectors import load_vectors
 from ..evaluation.curve import Curve
 from ..evaluation.reconstruction import NEIGHBOURS, funnel_curve, linear_codes, linear_curve, overlap_curve
@@ -181,13 +181,14 @@ def load_funnel(path: str) -> MatryoshkaFunnelModel:
     found = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
     if found != MatryoshkaFunnelConfig.model_type:
         raise ValueError(f"{path} holds a model of type {found!r}, not a {MatryoshkaFunnelConfig.model_type!r}")
-    return MatryoshkaFunnelModel.from_pretrained(folder)
+    with reading_weights(folder):
+        return MatryoshkaFunnelModel.from_pretrained(folder)
 
 
 def load_run(folder: Path) -> TrainedFunnel:
     """A finished run."""
     report = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    return TrainedFunnel(MatryoshkaFunnelModel.from_pretrained(folder / "model").eval(), report)
+    return TrainedFunnel(load_funnel(str(folder)).eval(), report)
 
 
 def _measure(

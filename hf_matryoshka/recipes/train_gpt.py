@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset, SequentialSampler
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from ..data.causal_collator import CausalCollator
-from ..data.files import write_beside
+from ..data.files import reading_weights, write_beside
 from ..data.hierarchy_file import read_hierarchy
 from ..data.token_windows import Streams
 from ..evaluation.next_token import next_token_curve
@@ -217,5 +217,6 @@ def streams_of(config: FractalFormerConfig, level: str) -> range:
 def load_run(folder: Path) -> TrainedGPT:
     """A finished run."""
     report = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    model = AutoModelForCausalLM.from_pretrained(folder / "model")
+    with reading_weights(folder / "model"):
+        model = AutoModelForCausalLM.from_pretrained(folder / "model")
     return TrainedGPT(model.eval(), AutoTokenizer.from_pretrained(folder / "model"), report)

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..data.base_models import load_base_model
 from ..data.embedding_batches import EmbeddingCollator, EmbeddingDataset, PairDataset, batches_by_length
-from ..data.files import write_beside
+from ..data.files import reading_weights, write_beside
 from ..modeling import MatryoshkaMambaModel
 from ..modeling.st_matryoshka_mamba import mamba_sentence_encoder
 from ..surgery.adaptor_init import principal_rotation
@@ -148,5 +148,6 @@ def mamba_arguments(folder: Path, recipe: MambaRecipe, training: dict[str, Any])
 def load_run(folder: Path) -> TrainedMamba:
     """A finished run."""
     report = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    model = MatryoshkaMambaModel.from_pretrained(folder / "model")
+    with reading_weights(folder / "model"):
+        model = MatryoshkaMambaModel.from_pretrained(folder / "model")
     return TrainedMamba(model.eval(), AutoTokenizer.from_pretrained(folder / "model"), report)
