@@ -15,11 +15,11 @@ NAME = "hf-matryoshka"
 EXTRAS = {
     "onnx": "ONNX graphs: `export --onnx`, and repos that hold one",
     "quickstart": "all-MiniLM-L6-v2, the default base model, without the Hub",
+    "space": "the page that `space` writes, on this machine, and demo Spaces of the metrics",
 }
 # Further packages that something here uses where they are: what for, and how to get them.
 FURTHER = {
     "causal-conv1d": ("stock Mamba2 models on a GPU, which `bench mamba` compares with", "pip install causal-conv1d"),
-    "gradio": ("demo Spaces of the metrics", "pip install gradio"),
     "mamba-ssm": ("the CUDA kernel of the Mamba encoder; plain torch without", "pip install mamba-ssm"),
     "tensorboard": ("`--report_to tensorboard` when training", "pip install tensorboard"),
     "trackio": ("`--report_to trackio` when training", "pip install trackio"),

@@ -48,7 +48,7 @@ def test_everything_required_is_here(command):
 
 
 def test_what_is_missing_or_does_not_fit_is_named_with_a_command(command, installed):
-    installed(torch="2.0.1", peft=None, transformers="6.1", onnx=None, onnxruntime=None, gradio="6.0")
+    installed(torch="2.0.1", peft=None, transformers="6.1", onnx=None, onnxruntime=None, gradio="6.31")
     found = diagnosis(command, status=1)
     packages = {item["name"]: item for item in found["packages"]}
     assert not found["ok"]
