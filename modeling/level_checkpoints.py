@@ -7,9 +7,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 from huggingface_hub import HfApi
-from transformers import GenerationConfig, PreTrainedConfig, PreTrainedModel
+from transformers import GenerationConfig, PreTrainedConfig
 from transformers.modeling_utils import remove_tied_weights_from_state_dict
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, logging
 from transformers.utils.hub import create_and_tag_model_card, resolve_revision
@@ -145,7 +146,7 @@ class LevelCheckpointsMixin:
         *model_args,
         level: int | str | None = None,
         **kwargs,
-    ) -> PreTrainedModel:
+    ) -> Self:
         """[`~transformers.PreTrainedModel.from_pretrained`], also for a single level.
 
         Args:

@@ -132,7 +132,7 @@ class StreamingMixin:
 
     @torch.no_grad()
     def update(
-        self, state: MambaState, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None
+        self, state: MambaState, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> MambaState:
         """The state after further tokens of each text, for the cost of these.
 

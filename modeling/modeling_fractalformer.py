@@ -1,5 +1,7 @@
 """The FractalFormer: decoders side by side inside decoders, all of one set of weights."""
 
+from typing import Self
+
 import torch
 from torch.nn import functional as F
 from transformers import PreTrainedModel
@@ -22,7 +24,7 @@ class FractalFormerMixin:
         return {name: part.shape for name, part in model.state_dict().items()}
 
     @torch.no_grad()
-    def cut(self, level: int | str | None = None) -> PreTrainedModel:
+    def cut(self, level: int | str | None = None) -> Self:
         """A doll as a model of its own, with contiguous weights and the dolls inside it.
 
         Args:
@@ -70,7 +72,7 @@ class FractalFormerForCausalLM(FractalFormerMixin, MatryoshkaGPTForCausalLM):
 
     @torch.no_grad()
     def route(
-        self, input_ids: torch.LongTensor, attention_mask: torch.Tensor | None = None, depth: int | None = None
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None, depth: int | None = None
     ) -> tuple[list[str], torch.Tensor]:
         """Which doll each text is most likely for.
 

@@ -1,6 +1,7 @@
 """The Matryoshka-Adaptor (arXiv 2407.20243): embeddings in, embeddings with good prefixes out."""
 
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import nn
@@ -218,7 +219,7 @@ class MatryoshkaAdaptorModel(NestedModelMixin, PreTrainedModel):
         return config.kind != "orthogonal"
 
     @torch.no_grad()
-    def cut(self, level: int | str | None = None) -> "MatryoshkaAdaptorModel":
+    def cut(self, level: int | str | None = None) -> Self:
         """A level as a model of its own, with contiguous weights and the levels up to it.
 
         A level of an orthogonal adaptor below the full width becomes a `"linear"` one: the leading rows of a rotation

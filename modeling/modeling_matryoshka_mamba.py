@@ -85,9 +85,9 @@ class MatryoshkaMambaModel(FrontierMixin, StreamingMixin, NestedModelMixin, PreT
 
     def forward(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
-        segment_ids: torch.LongTensor | None = None,
+        segment_ids: torch.Tensor | None = None,
         level: int | str | None = None,
         matryoshka_dim: int | None = None,
         return_tokens: bool = True,
@@ -217,7 +217,7 @@ class MatryoshkaMambaModel(FrontierMixin, StreamingMixin, NestedModelMixin, PreT
 
     def embed_all(
         self,
-        input_ids: torch.LongTensor,
+        input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         level: int | str | None = None,
     ) -> dict[int, torch.Tensor]:

@@ -1,6 +1,7 @@
 """What every nested model can do: say what a level reads and costs, and cut it out."""
 
 import copy
+from typing import Self
 
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel
@@ -69,12 +70,12 @@ class NestedModelMixin(LevelCheckpointsMixin):
                 blocks.update({f"{path}.{name}": module.blocks for name in names})
         return blocks
 
-    def _new(self, config: PreTrainedConfig) -> PreTrainedModel:
+    def _new(self, config: PreTrainedConfig) -> Self:
         """A model of this class and with the same parts, but another config."""
         return type(self)(config)
 
     @torch.no_grad()
-    def cut(self, level: int | str | None = None) -> PreTrainedModel:
+    def cut(self, level: int | str | None = None) -> Self:
         """A level as a model of its own, with contiguous weights and the levels up to it.
 
         Args:
@@ -93,7 +94,7 @@ class NestedModelMixin(LevelCheckpointsMixin):
         read, state = self.level_shapes(level), self.state_dict()
         return {self.cut_name(self.config, level, name): state[name] for name in state if name in read}
 
-    def _assemble(self, config: PreTrainedConfig, state: dict[str, torch.Tensor]) -> PreTrainedModel:
+    def _assemble(self, config: PreTrainedConfig, state: dict[str, torch.Tensor]) -> Self:
         """A model of this class and with this `config`, from copies of the leading slices of `state`."""
         with no_init_weights():
             model = self._new(config)

@@ -169,7 +169,7 @@ class DraftLength:
 
 def speculative_decoding(
     model: PreTrainedModel,
-    input_ids: torch.LongTensor,
+    input_ids: torch.Tensor,
     logits_processor: LogitsProcessorList,
     stopping_criteria: StoppingCriteriaList,
     generation_config: GenerationConfig,
@@ -178,7 +178,7 @@ def speculative_decoding(
     draft_model: PreTrainedModel | None = None,
     streamer: BaseStreamer | None = None,
     **model_kwargs,
-) -> GenerateDecoderOnlyOutput | torch.LongTensor:
+) -> GenerateDecoderOnlyOutput | torch.Tensor:
     """A decoding loop for `generate(custom_generate=...)`: what the larger level would have generated, from fewer
     passes of it (Leviathan et al., arXiv 2211.17192; Chen et al., arXiv 2302.01318). Greedy decoding gives the same
     tokens as without drafts, sampling the same distribution. Rows of a batch accept on their own.

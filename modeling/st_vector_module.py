@@ -1,6 +1,6 @@
 """What the sentence-transformers modules around a nested model of embeddings have in common."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from sentence_transformers.base.modules import Module
 from transformers import PreTrainedModel
@@ -61,7 +61,7 @@ class NestedVectorModule(Module):
         revision: str | None = None,
         local_files_only: bool = False,
         **kwargs,
-    ) -> "NestedVectorModule":
+    ) -> Self:
         """Load from a folder or a Hub repo; arguments as in [`~sentence_transformers.base.modules.Module.load`]."""
         hub_kwargs = {
             "subfolder": subfolder,
