@@ -154,9 +154,8 @@ class AdaptorCollator:
         relevant = np.array([document for found in grades for document in found], dtype=np.int64)
         candidates = np.unique(np.concatenate([*picked, drawn, relevant]))
 
-        itself = np.array(
-            [-1 if self.sets[source].itself is None else self.sets[source].itself[row] for source, row in pairs]
-        )
+        places = [(self.sets[source].itself, row) for source, row in pairs]
+        itself = np.array([-1 if place is None else place[row] for place, row in places])
         top = np.stack([self.neighbours[source][row][: self.topk] for source, row in pairs])
         relevance = np.zeros((len(pairs), len(candidates)), dtype=np.float32)
         for position, found in enumerate(grades):

@@ -101,7 +101,7 @@ def with_convention(model: "SentenceTransformer", convention: str | None) -> "Se
     encoder = SentenceTransformer(
         modules=modules,
         device=str(model.device),
-        prompts=dict(model.prompts),
+        prompts=dict(model.prompts),  # type: ignore[arg-type]  # where it may hold None, as in the model itself
         default_prompt_name=model.default_prompt_name,
         similarity_fn_name=model.similarity_fn_name,
     )

@@ -2,9 +2,10 @@
 
 import hashlib
 import logging
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -29,7 +30,7 @@ def embed_texts(
     model: "SentenceTransformer | str | Path",
     texts: Sequence[str],
     *,
-    cache_dir: str | Path | None = None,
+    cache_dir: str | os.PathLike | None = None,
     batch_size: int = 32,
     prompt: str | None = None,
     level: str | None = None,
@@ -47,7 +48,7 @@ def embed_texts(
             The model, or what [`load_base_model`] accepts.
         texts (`Sequence[str]`):
             The texts.
-        cache_dir (`str` or `Path`, *optional*):
+        cache_dir (`str` or `os.PathLike`, *optional*):
             Root of the cache; `$HF_MATRYOSHKA_CACHE` or `~/.cache/hf_matryoshka` by default.
         batch_size (`int`, *optional*, defaults to 32):
             Texts a forward pass.
@@ -73,7 +74,7 @@ def embed_texts(
     root = ensure_writable_folder(default_cache_dir() if cache_dir is None else Path(cache_dir).expanduser())
     if isinstance(model, (str, Path)):
         model = load_base_model(model)
-    settings = {} if level is None else {"level": level}
+    settings: dict[str, Any] = {} if level is None else {"level": level}
     folder = root / "embeddings" / _cache_key(" ".join([model_fingerprint(model), *settings.values()]), prompt, texts)
 
     chunks: dict[int, np.ndarray] = {}
@@ -133,7 +134,7 @@ def _write_chunk(vectors: np.ndarray, path: Path) -> None:
 def _checksum(vectors: np.ndarray, path: Path) -> str:
     """Covers the place too: a file copied to another name is corrupt, whatever it holds."""
     digest = hashlib.sha256(f"{path.parent.name}/{path.name} {vectors.shape}\n".encode())
-    digest.update(vectors)
+    digest.update(vectors)  # type: ignore[arg-type]  # an array is a buffer, which numpy's types do not say
     return digest.hexdigest()
 
 

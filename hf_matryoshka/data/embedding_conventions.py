@@ -85,7 +85,7 @@ def mean_radius(embeddings: np.ndarray) -> float:
     return float(_lengths(check_vectors(embeddings, name="embeddings")).mean(dtype=np.float64))
 
 
-def check_conversion(source: str | None, target: str, radius: float | None = None) -> None:
+def check_conversion(source: str | None, target: str | None, radius: float | None = None) -> None:
     """Raise `ValueError` unless [`convert_embeddings`] can turn `source` into `target`."""
     check_convention_name(source)
     check_convention_name(target)

@@ -1,6 +1,7 @@
 """YAML files of groups of tokens, listed or cut from WordNet."""
 
 from pathlib import Path
+from typing import Any
 
 from .taxonomy import CONTENT, Taxonomy
 from .wordnet import WordNetTaxonomy
@@ -25,6 +26,8 @@ def read_hierarchy(path: str | Path) -> Taxonomy | WordNetTaxonomy:
     if unknown:
         raise ValueError(f"taxonomy {path}: beside wordnet there are depths and min_tokens, but not {unknown[0]!r}")
     try:
-        return WordNetTaxonomy(str(values["wordnet"]), values.get("depths"), values.get("min_tokens", 1))
+        # Which refuses what is no mapping, nothing included.
+        depths: Any = values.get("depths")
+        return WordNetTaxonomy(str(values["wordnet"]), depths, values.get("min_tokens", 1))
     except (FileNotFoundError, ValueError) as error:
         raise type(error)(f"taxonomy {path}: {error}") from None

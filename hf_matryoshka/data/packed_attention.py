@@ -65,8 +65,8 @@ def packed_sdpa_attention(
             allowed = allowed & ((offset[:, None] - offset).abs() < sliding_window)
             # Rows of padding see everything: some kernels give NaN where there is nothing to see.
             allowed = allowed | ~used[:, None, :, None]
-        states = [tensor[0][:, place].transpose(0, 1) for tensor in (query, key, value)]
-        output = scaled_dot_product_attention(*states, attn_mask=allowed, dropout_p=dropout, scale=scaling)
+        own, keys, values = (tensor[0][:, place].transpose(0, 1) for tensor in (query, key, value))
+        output = scaled_dot_product_attention(own, keys, values, attn_mask=allowed, dropout_p=dropout, scale=scaling)
         outputs.append(output.transpose(1, 2)[used])
         places.append(place[used])
     return torch.cat(outputs)[torch.cat(places).argsort()][None], None

@@ -19,7 +19,7 @@ from .packing_masks import (
 
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedTokenizerBase, TrainerControl, TrainerState, TrainingArguments
 
 
 class PackedMlmCollator:
@@ -126,17 +126,17 @@ class PackedMlmCollator:
         masked, *others = (self._masked(texts, length, number) for number in range(self.maskings))
         positions = {"position_ids": packed_position_ids(lengths, length, self.position_ids_start)}
         if self.config is not None and takes_bounds(self.config):
-            inputs = flash_attention_inputs(masked | positions, lengths)
-            others = [flash_attention_inputs(other, lengths) for other in others]
-            others = [{name: other[name] for name in masked} for other in others]
+            inputs: dict[str, Any] = flash_attention_inputs(masked | positions, lengths)
+            flat = [flash_attention_inputs(other, lengths) for other in others]
+            further: list[Any] = [{name: other[name] for name in masked} for other in flat]
         else:
             segments = segment_ids(lengths, length)
-            inputs = masked | positions
+            inputs, further = {**masked, **positions}, others
             if self.config is None:
                 inputs["segment_ids"] = segments
             else:
                 inputs["attention_mask"] = packed_attention_mask(self.config, segments, self.dtype)
-        return inputs | {"other_maskings": others} if others else inputs
+        return inputs | {"other_maskings": further} if further else inputs
 
     def _masked(self, texts: list[torch.Tensor], length: int, number: int) -> dict[str, torch.Tensor]:
         input_ids = torch.full((len(texts), length), self.pad_token_id)
@@ -183,5 +183,7 @@ class MaskEpochs(TrainerCallback):
     def __init__(self, collator: PackedMlmCollator):
         self.collator = collator
 
-    def on_epoch_begin(self, args, state, control, **kwargs):
+    def on_epoch_begin(
+        self, args: "TrainingArguments", state: "TrainerState", control: "TrainerControl", **kwargs
+    ) -> None:
         self.collator.set_epoch(int(state.epoch or 0))

@@ -7,7 +7,7 @@ import numpy as np
 from .row_filling import Part, fill_rows
 
 
-def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+def best_fit_decreasing(lengths: Sequence[int] | np.ndarray, capacity: int) -> list[list[int]]:
     """Packs sequences into as few rows as best-fit-decreasing finds; no sequence is cut or left out.
 
     The longest sequences come first, and each goes to the row with the least space that still holds it (Ding et al.,
@@ -17,7 +17,7 @@ def best_fit_decreasing(lengths: Sequence[int], capacity: int) -> list[list[int]
     O(n log n) for the sort and n operations on `capacity` bits, whatever the number of open rows.
 
     Args:
-        lengths (`Sequence[int]`):
+        lengths (`Sequence[int]` or `np.ndarray` of shape `(n,)`):
             Tokens of each sequence, between 1 and `capacity`.
         capacity (`int`):
             Tokens of a row.
@@ -75,13 +75,13 @@ def pack_sequences(
         `tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]`: the tokens in packed order, the offsets of the rows in
         them (`num_rows + 1`), the lengths of the sequences in packed order, and the offsets of the rows in those.
     """
-    rows = best_fit_decreasing(lengths, capacity)
+    whole = best_fit_decreasing(lengths, capacity)
     before, after = affixes or (0, 0)
     if affixes is None:
-        parts = [Part(index, 0, int(lengths[index])) for row in rows for index in row]
+        rows = [[Part(index, 0, int(lengths[index])) for index in row] for row in whole]
     else:
-        rows = fill_rows(rows, lengths, capacity, before + after)
-        parts = [part for row in rows for part in row]
+        rows = fill_rows(whole, lengths, capacity, before + after)
+    parts = [part for row in rows for part in row]
     sequences, starts, stops = np.array(parts, dtype=np.int64).reshape(-1, 3).T
     sequence_offsets = np.cumsum([0, *map(len, rows)])
     ends = np.cumsum(lengths)

@@ -135,8 +135,9 @@ def flash_attention_inputs(
     length = next(iter(inputs.values())).shape[1]
     used = torch.arange(length) < torch.tensor([sum(row) for row in seq_lengths])[:, None]
     bounds = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32)
-    flat = {name: value[used.to(value.device)][None] for name, value in inputs.items()}
-    return flat | {
+    flat: dict[str, torch.Tensor | int] = {name: value[used.to(value.device)][None] for name, value in inputs.items()}
+    return {
+        **flat,
         "cu_seq_lens_q": bounds,
         "cu_seq_lens_k": bounds,
         "max_length_q": max(lengths),

@@ -91,7 +91,10 @@ def write_part(
         lists = table["input_ids"].combine_chunks() if len(table) else pa.array([], pa.list_(pa.int32()))
         lengths = np.diff(lists.offsets.to_numpy()).astype(np.int64)
         num_documents = int(np.sum(table["starts"].to_numpy())) if len(table) else 0
-        affixes = tuple(map(len, special_affixes(tokenizer))) if fill else None
+        affixes = None
+        if fill:
+            before, after = special_affixes(tokenizer)
+            affixes = (len(before), len(after))
         packed = pack_sequences(lists.flatten().to_numpy(), lengths, max_length, affixes)
         del sequences, table, lists
     tokens, token_offsets, sequence_lengths, sequence_offsets = packed

@@ -27,7 +27,7 @@ def iter_pairs(path: str | Path, first: str, second: str) -> Iterator[tuple[str,
     path = Path(path)
     kind = file_kind(path, (".jsonl", *DELIMITERS))
     if kind in DELIMITERS:
-        yield from (tuple(row) for row in table_rows(path, DELIMITERS[kind], [first, second]))
+        yield from ((one, other) for one, other in table_rows(path, DELIMITERS[kind], [first, second]))
         return
     for number, line in read_lines(path):
         if not line.lstrip().startswith("{"):

@@ -20,7 +20,7 @@ def principal_components(
         `torch.Tensor` of shapes `(dim,)`, `(dim, dim)` (orthonormal rows, the widest spread first) and `(dim,)`:
         float32, computed in float64.
     """
-    count, total, squares = 0, 0.0, 0.0
+    count, total, squares = 0, torch.zeros(()), torch.zeros(())
     for chunk in rows:
         chunk = chunk.double()
         count, total, squares = count + len(chunk), total + chunk.sum(dim=0), squares + chunk.T @ chunk

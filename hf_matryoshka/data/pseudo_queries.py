@@ -49,8 +49,8 @@ def pseudo_queries(
     for index, (title, text) in enumerate(zip(dataset.titles, dataset.texts, strict=True)):
         title = " ".join(title.split())
         chosen = [title] if titles and 0 < len(title) <= max_characters else []
-        sentences = dict.fromkeys(s for s in split_sentences(text) if min_characters <= len(s) <= max_characters)
-        sentences = [sentence for sentence in sentences if sentence not in chosen]
+        found = dict.fromkeys(s for s in split_sentences(text) if min_characters <= len(s) <= max_characters)
+        sentences = [sentence for sentence in found if sentence not in chosen]
         drawn = rng.sample(range(len(sentences)), min(sentences_per_document, len(sentences)))
         chosen += [sentences[position] for position in sorted(drawn)]
         texts += chosen

@@ -72,7 +72,7 @@ class RetrievalDataset:
 
     def _check_unique(self, kind: str, ids: Sequence[str]):
         seen: set[str] = set()
-        repeated = [identifier for identifier in ids if identifier in seen or seen.add(identifier)]
+        repeated = [identifier for identifier in ids if identifier in seen or seen.add(identifier)]  # type: ignore[func-returns-value]
         if repeated:
             raise ValueError(
                 f"{self.name!r} repeats the {kind} id {repeated[0]!r} "

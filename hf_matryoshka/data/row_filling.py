@@ -4,6 +4,8 @@ import heapq
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
+
 
 # Tokens of text in a part, at least: what is shorter has little context to predict a masked token from.
 SHORTEST_PART = 16
@@ -17,7 +19,9 @@ class Part(NamedTuple):
     stop: int
 
 
-def fill_rows(rows: Sequence[Sequence[int]], lengths: Sequence[int], capacity: int, special: int) -> list[list[Part]]:
+def fill_rows(
+    rows: Sequence[Sequence[int]], lengths: Sequence[int] | np.ndarray, capacity: int, special: int
+) -> list[list[Part]]:
     """Fewer rows of the same sequences: the emptiest row is split over the gaps of the next emptiest ones, the largest
     gap first, as long as they hold it; then the next one.
 
@@ -27,7 +31,7 @@ def fill_rows(rows: Sequence[Sequence[int]], lengths: Sequence[int], capacity: i
     Args:
         rows (`Sequence[Sequence[int]]`):
             The sequences of each row, as [`~data.packing.best_fit_decreasing`] gives them.
-        lengths (`Sequence[int]`):
+        lengths (`Sequence[int]` or `np.ndarray` of shape `(n,)`):
             Tokens of each sequence, special ones included.
         capacity (`int`):
             Tokens of a row.

@@ -2,7 +2,9 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from .texts import DELIMITERS, file_kind, table_rows, text_of_line
 
 def read_scored_texts(
     path: str | Path, text_field: str = "text", score_field: str = "score"
-) -> tuple[list, np.ndarray]:
+) -> tuple[list[str], np.ndarray]:
     """Texts and their scores.
 
     Args:
@@ -29,10 +31,10 @@ def read_scored_texts(
     """
     path = Path(path)
     kind = file_kind(path, (".jsonl", *DELIMITERS))
+    rows: list[Sequence[Any]] = []
     if kind in DELIMITERS:
-        rows = list(table_rows(path, DELIMITERS[kind], [text_field, score_field]))
+        rows += table_rows(path, DELIMITERS[kind], [text_field, score_field])
     else:
-        rows = []
         for number, line in read_lines(path):
             text, record = text_of_line(path, number, line, text_field), json.loads(line)
             rows.append((text, record.get(score_field) if isinstance(record, dict) else None))

@@ -74,7 +74,7 @@ class Streams(Dataset):
 
     def __init__(self, parts: Sequence[Dataset]):
         self.parts = list(parts)
-        rows = [(number, stream) for stream, part in enumerate(self.parts) for number in range(len(part))]
+        rows = [(number, stream) for stream, part in enumerate(self.parts) for number in range(len(part))]  # type: ignore[arg-type]
         self.order = sorted(rows)
 
     def __len__(self) -> int:

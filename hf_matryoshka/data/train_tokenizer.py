@@ -62,8 +62,8 @@ def train_tokenizer(
     tokenizer.train_from_iterator(texts, trainer)
     if causal:
         return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
-    ends = [(name, tokenizer.token_to_id(name)) for name in (SPECIAL_TOKENS["sep_token"], SPECIAL_TOKENS["cls_token"])]
-    tokenizer.post_processor = processors.BertProcessing(*ends)
+    end, start, vocabulary = SPECIAL_TOKENS["sep_token"], SPECIAL_TOKENS["cls_token"], tokenizer.get_vocab()
+    tokenizer.post_processor = processors.BertProcessing((end, vocabulary[end]), (start, vocabulary[start]))
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special)
 
 

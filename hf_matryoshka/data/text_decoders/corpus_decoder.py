@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -89,7 +89,12 @@ class CorpusTextDecoder:
         if folder is not None:
             _check_new(Path(folder))
         model = load_base_model(model) if isinstance(model, (str, Path)) else model
-        options = {"cache_dir": cache_dir, "batch_size": batch_size, "prompt": prompt, "progress": progress}
+        options: dict[str, Any] = {
+            "cache_dir": cache_dir,
+            "batch_size": batch_size,
+            "prompt": prompt,
+            "progress": progress,
+        }
         convention = detect_convention(model)
         if folder is None:
             return cls(column, embed_texts(model, texts, name="the corpus", **options), convention)

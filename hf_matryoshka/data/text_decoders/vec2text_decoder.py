@@ -81,7 +81,8 @@ class Vec2TextDecoder:
         radius: float | None = None,
         progress: bool = True,
     ):
-        corrector = corrector if isinstance(corrector, str) else tuple(corrector)
+        if not isinstance(corrector, str):
+            corrector = tuple(corrector)  # type: ignore[assignment]  # a list, which is no key
         self._target = _CONVENTIONS.get(corrector, embedding_convention)
         check_conversion(embedding_convention, self._target, radius)
         if (num_steps is not None and num_steps < 1) or beam_width < 0 or batch_size < 1:
@@ -144,8 +145,10 @@ class Vec2TextDecoder:
         self.close()
 
     def _start(self, corrector: str | tuple[str, str], **settings) -> None:
-        if not isinstance(corrector, str):
-            corrector = [os.path.abspath(model) if os.path.isdir(model) else model for model in corrector]
+        if isinstance(corrector, str):
+            named: str | list[str] = corrector
+        else:
+            named = [os.path.abspath(model) if os.path.isdir(model) else model for model in corrector]
         # A place for the vectors, and to work in: the trainers of vec2text make a folder where they are.
         self._folder = tempfile.TemporaryDirectory(prefix="hf-matryoshka-vec2text-", ignore_cleanup_errors=True)
         # Where this Python finds its modules is nothing to the other one.
@@ -154,7 +157,7 @@ class Vec2TextDecoder:
         self._errors = tempfile.TemporaryFile()
         try:
             self._process = subprocess.Popen(
-                [self.python, str(_WORKER), json.dumps({"corrector": corrector, **settings})],
+                [self.python, str(_WORKER), json.dumps({"corrector": named, **settings})],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=self._errors,
@@ -164,8 +167,10 @@ class Vec2TextDecoder:
             )
         except OSError as error:
             raise OSError(f"{self.python} cannot be run as a Python interpreter ({error.strerror})") from error
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._requests, self._replies = self._process.stdin, self._process.stdout
         self._finalizer = weakref.finalize(self, _end, self._process, self._errors, self._folder)
-        if self._process.stdout.readline() != '"imported"\n':
+        if self._replies.readline() != '"imported"\n':
             reason = self._last_words()
             self.close()
             raise ImportError(f"{self.python} cannot import vec2text ({reason}); install vec2text in its environment")
@@ -178,13 +183,13 @@ class Vec2TextDecoder:
             self._loaded = True
         # A process that has ended meanwhile breaks the pipe; the first reply, which lacks, tells why it ended.
         with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.write(json.dumps(path) + "\n")
-            self._process.stdin.flush()
+            self._requests.write(json.dumps(path) + "\n")
+            self._requests.flush()
         bar = tqdm(range(len(embeddings)), desc="Decoding with vec2text", unit="text", disable=not self.progress)
         return [self._receive() for _ in bar]
 
     def _receive(self) -> str:
-        line = self._process.stdout.readline()
+        line = self._replies.readline()
         if not line.endswith("\n"):
             code = self._process.wait()
             raise RuntimeError(f"the vec2text process of {self.python} ended with code {code}: {self._last_words()}")
@@ -200,7 +205,7 @@ def _end(process: subprocess.Popen, errors: IO[bytes], folder: tempfile.Temporar
     process.kill()
     process.wait()
     with contextlib.suppress(BrokenPipeError):
-        process.stdin.close()
-    process.stdout.close()
+        process.stdin.close()  # type: ignore[union-attr]  # it is a pipe, see `_start`
+    process.stdout.close()  # type: ignore[union-attr]
     errors.close()
     folder.cleanup()

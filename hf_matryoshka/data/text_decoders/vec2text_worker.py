@@ -26,10 +26,10 @@ def main(corrector: str | list[str], num_steps: int | None, beam_width: int, bat
     import torch
 
     if isinstance(corrector, str):
-        corrector = vec2text.load_pretrained_corrector(corrector)
+        loaded = vec2text.load_pretrained_corrector(corrector)
     else:
         inversion, correction = corrector
-        corrector = vec2text.load_corrector(
+        loaded = vec2text.load_corrector(
             vec2text.models.InversionModel.from_pretrained(inversion),
             vec2text.models.CorrectorEncoderModel.from_pretrained(correction),
         )
@@ -39,8 +39,8 @@ def main(corrector: str | list[str], num_steps: int | None, beam_width: int, bat
         for batch in embeddings.split(batch_size):
             with torch.no_grad():
                 texts = vec2text.invert_embeddings(
-                    embeddings=batch.to(corrector.model.device),
-                    corrector=corrector,
+                    embeddings=batch.to(loaded.model.device),
+                    corrector=loaded,
                     num_steps=num_steps,
                     sequence_beam_width=beam_width,
                 )
