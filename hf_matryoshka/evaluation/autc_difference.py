@@ -3,7 +3,7 @@
 import numpy as np
 
 from .bootstrap import percentile_interval, resample_counts
-from .curve import Curve
+from .curve import Curve, same_weights
 from .metrics import autc
 
 
@@ -42,21 +42,22 @@ def autc_difference(
         )
     costs = [each.costs(cost) for each in (curve, other)]
     ends = [(min(values), max(values)) for values in costs]
-    if not np.allclose(*ends, rtol=1e-6):
+    if not np.allclose(ends[0], ends[1], rtol=1e-6):
         raise ValueError(
             f"the areas of {curve.system} and {other.system} compare over the same range of {cost} only, but they are "
             f"{ends[0][0]:g} to {ends[0][1]:g} and {ends[1][0]:g} to {ends[1][1]:g}"
         )
     difference = curve.autc(cost, envelope) - other.autc(cost, envelope)
     points = [*curve.points, *other.points]
-    if any(point.per_query is None for point in points):
+    rows = [point.per_query for point in points if point.per_query is not None]
+    if len(rows) < len(points):
         return difference, None, None
     first = points[0]
-    for point in points:
-        if point.per_query.shape != first.per_query.shape or not np.array_equal(point.weights, first.weights):
+    for point, own in zip(points, rows, strict=True):
+        if own.shape != rows[0].shape or not same_weights(point.weights, first.weights):
             raise ValueError(f"the curves of {curve.system} and {other.system} were not scored on the same rows")
-    weights = np.ones(len(first.per_query)) if first.weights is None else first.weights
-    values = np.stack([weights * point.per_query for point in points], axis=1)
+    weights = np.ones(len(rows[0])) if first.weights is None else first.weights
+    values = np.stack([weights * own for own in rows], axis=1)
     size = len(curve.points)
     found = []
     for counts in resample_counts(len(weights), resamples, seed):

@@ -141,7 +141,7 @@ class Certificate:
 
     def to_json(self, path: str | os.PathLike) -> None:
         """Write the certificate; the file appears under its name only when it is whole."""
-        with write_beside(path) as temporary:
+        with write_beside(Path(path)) as temporary:
             temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
@@ -278,7 +278,7 @@ def certify_chain(
     """
     for values in losses.values():
         check_items(len(values), unit)
-    settings = {"tolerance": tolerance, "confidence": confidence, "resamples": resamples}
+    settings: dict[str, Any] = {"tolerance": tolerance, "confidence": confidence, "resamples": resamples}
     return Certificate(
         metric=metric,
         unit=unit,

@@ -74,6 +74,7 @@ def plot_cosine_maps(
         axes.set_title(f"first {width} dimensions")
         axes.set_xticks(range(len(names)), names, fontsize=5, rotation=90)
         axes.set_yticks(range(len(names)), names, fontsize=5)
+    assert image is not None  # there is at least one width
     figure.colorbar(image, ax=figure.axes, label="cosine", shrink=0.8)
     path = Path(path)
     with write_beside(path) as temporary:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class LevelPoint:
         """
         if self.per_query is None or other.per_query is None:
             return self.quality - other.quality, None, None
-        if not np.array_equal(self.weights, other.weights):
+        if not same_weights(self.weights, other.weights):
             raise ValueError(
                 f"a paired comparison needs the same rows, but those of {self.level} and {other.level} have other "
                 "weights"
@@ -108,11 +108,12 @@ class Curve:
             later = [name for name in levels[number:] if name in (point.contains or ())]
             if later:
                 raise ValueError(f"level {later[0]} is inside {point.level}, so it must be listed before it")
-        if dims.count(None) == len(dims):
+        widths = [dim for dim in dims if dim is not None]
+        if not widths:
             return
-        if None in dims:
+        if len(widths) < len(dims):
             raise ValueError(f"all levels of a curve have a dim or none has, but {levels[dims.index(None)]} has none")
-        if any(a >= b for a, b in zip(dims, dims[1:], strict=False)):
+        if any(a >= b for a, b in zip(widths, widths[1:], strict=False)):
             raise ValueError(f"the levels of a curve must go from the smallest to the largest width, but are {dims}")
 
     @property
@@ -241,14 +242,20 @@ class Curve:
             values = point.per_query[rows]
             weights = None if point.weights is None else point.weights[rows]
             mean, low, high = bootstrap_mean(values, weights=weights)
-            changed = {"quality": mean, "low": low, "high": high, "per_query": values, "weights": weights}
+            changed: dict[str, Any] = {
+                "quality": mean,
+                "low": low,
+                "high": high,
+                "per_query": values,
+                "weights": weights,
+            }
             points.append(replace(point, cost=dict(point.cost), **changed))
         baselines = {name: baseline.subset(rows, split) for name, baseline in self.baselines.items()}
         return Curve(points, self.metric, split, self.system, baselines)
 
     def to_json(self, path: str | os.PathLike) -> None:
         """Write the curve with its baselines; the file appears under its name only when it is whole."""
-        with write_beside(path) as temporary:
+        with write_beside(Path(path)) as temporary:
             Path(temporary).write_text(json.dumps(self._to_dict(), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
@@ -267,7 +274,7 @@ class Curve:
             raise ValueError(f"{path} is no curve as written by Curve.to_json") from error
 
     def _to_dict(self) -> dict[str, Any]:
-        def values(array):
+        def values(array: np.ndarray | None) -> list[float] | None:
             return None if array is None else [float(value) for value in array]
 
         return {
@@ -284,7 +291,7 @@ class Curve:
     @classmethod
     def _from_dict(cls, data: dict[str, Any]) -> "Curve":
         # Files of older versions lack what was added since.
-        arrays = {"per_query": np.array, "weights": np.array, "contains": tuple}
+        arrays: dict[str, Callable[[Any], Any]] = {"per_query": np.array, "weights": np.array, "contains": tuple}
         points = [
             LevelPoint(
                 **{
@@ -296,6 +303,11 @@ class Curve:
         ]
         baselines = [cls._from_dict(baseline) for baseline in data["baselines"]]
         return cls(points, data["metric"], data["split"], data["system"], {curve.system: curve for curve in baselines})
+
+
+def same_weights(one: np.ndarray | None, other: np.ndarray | None) -> bool:
+    """Whether two points count their queries or rows alike; `None` counts each once."""
+    return one is other or (one is not None and other is not None and np.array_equal(one, other))
 
 
 def with_baselines(curves: Sequence[Curve]) -> list[Curve]:

@@ -43,7 +43,7 @@ class DraftChoice:
 
 def choose_draft(
     model: PreTrainedModel,
-    prompts: torch.LongTensor,
+    prompts: torch.Tensor,
     level: int | str | None = None,
     lengths: Sequence[int] = DRAFT_LENGTHS,
     max_new_tokens: int = 64,

@@ -1,5 +1,7 @@
 """What a level of a text encoder costs: its arithmetic, and the measured latency beside it."""
 
+from functools import partial
+
 import torch
 from transformers import PreTrainedModel
 
@@ -43,6 +45,6 @@ def encoder_cost(
         ids = torch.randint(model.config.vocab_size, (batch_size, sequence_length), generator=generator)
         ids = ids.to(model.device)
         with evaluation_mode(encoder):
-            latency = measure_latency(lambda ids=ids: encoder(input_ids=ids, level=level), repeats)
+            latency = measure_latency(partial(encoder, input_ids=ids, level=level), repeats)
         cost["latency_ms" if batch_size == 1 else f"latency_ms_batch_{batch_size}"] = latency
     return cost

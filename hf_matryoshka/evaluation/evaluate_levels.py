@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 from mteb.abstasks.abstask import AbsTask
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel
 
 from ..data.base_models import load_base_model
 from ..modeling.modeling_matryoshka_adaptor import MatryoshkaAdaptorModel
+from ..modeling.modeling_matryoshka_funnel import MatryoshkaFunnelModel
 from .baselines import BASELINES, Baseline, fit_baselines
 from .cost import index_memory_mb
 from .curve import Curve, LevelPoint
@@ -26,7 +28,7 @@ def evaluate_levels(
     model: SentenceTransformer | str | os.PathLike,
     tasks: str | AbsTask | Sequence[str | AbsTask],
     *,
-    adaptor: MatryoshkaAdaptorModel | None = None,
+    adaptor: MatryoshkaAdaptorModel | MatryoshkaFunnelModel | None = None,
     levels: Sequence[int | str] | None = None,
     encoder_level: int | str | None = None,
     transform: LevelTransform | None = None,
@@ -78,14 +80,15 @@ def evaluate_levels(
         OSError: If the data of a task is neither here nor can be fetched.
     """
     wanted = list(BASELINES) if baselines is True else list(baselines or ())
-    for baseline in wanted:
-        if baseline not in BASELINES:
-            raise ValueError(f"baseline {baseline!r} does not exist; choose among {', '.join(BASELINES)}")
+    for wish in wanted:
+        if wish not in BASELINES:
+            raise ValueError(f"baseline {wish!r} does not exist; choose among {', '.join(BASELINES)}")
     single = isinstance(tasks, (str, AbsTask))
-    todo = [get_mteb_task(task) if isinstance(task, str) else task for task in ([tasks] if single else tasks)]
+    asked = [tasks] if isinstance(tasks, (str, AbsTask)) else tasks
+    todo = [get_mteb_task(task) if isinstance(task, str) else task for task in asked]
     splits = [_choose_split(task, split) for task in todo]
     if isinstance(model, (str, os.PathLike)):
-        model = load_base_model(model)
+        model = load_base_model(os.fspath(model))
     if encoder_level is not None:
         encoder_level = _encoder_level(model, encoder_level)
     base, view = _level_view(model, adaptor, levels, transform, encoder_level)
@@ -140,10 +143,10 @@ class _Run:
         revision = content_revision(self.encoder, [system.document, system.query], self.view.levels)
         points = []
         for level, dim in zip(self.view.levels, self.view.dims, strict=True):
-            record = documents is not None and level == self.view.levels[0]
+            first = level == self.view.levels[0]
             level_encoder = CachedLevelEncoder(
                 self.encoder,
-                _recording(system.document, documents) if record else system.document,
+                _recording(system.document, documents) if first and documents is not None else system.document,
                 level,
                 name=system.name,
                 embed_dim=dim,
@@ -167,7 +170,7 @@ def _recording(transform: LevelTransform, documents: list[np.ndarray]) -> LevelT
 
 def _baseline_system(baseline: Baseline, name: str, view: LevelView, num_vectors: int | None) -> _System:
     dims = dict(zip(view.levels, view.dims, strict=True))
-    costs = {}
+    costs: dict[str, dict[str, float]] = {}
     for level, dim in dims.items():
         costs[level] = {"bytes_per_vector": baseline.bytes_per_vector(dim)}
         if num_vectors is not None:
@@ -175,8 +178,8 @@ def _baseline_system(baseline: Baseline, name: str, view: LevelView, num_vectors
     return _System(
         baseline.name,
         name,
-        lambda vectors, level: baseline.transform(vectors, dims[level], "document"),
-        lambda vectors, level: baseline.transform(vectors, dims[level], "query"),
+        lambda vectors, level: baseline.transform(vectors, dims[str(level)], "document"),
+        lambda vectors, level: baseline.transform(vectors, dims[str(level)], "query"),
         costs,
     )
 
@@ -185,29 +188,41 @@ def _encoder_level(model: SentenceTransformer, level: int | str) -> str:
     """Name of a level of a model's encoder; raises `ValueError` if it does not exist."""
     if "level" not in model.get_model_kwargs():
         raise ValueError(f"encoder_level is {level!r}, but the encoder of this model has no levels")
-    return model[0].model.config.level_name(level)
+    encoder: Any = model[0]
+    return encoder.model.config.level_name(level)
 
 
-def _level_view(model, adaptor, levels, transform, encoder_level) -> tuple[SentenceTransformer, LevelView]:
+def _width(model: SentenceTransformer) -> int:
+    width = model.get_embedding_dimension()
+    assert width is not None  # of a model that embeds
+    return width
+
+
+def _level_view(
+    model: SentenceTransformer,
+    adaptor: MatryoshkaAdaptorModel | MatryoshkaFunnelModel | None,
+    levels: Sequence[int | str] | None,
+    transform: LevelTransform | None,
+    encoder_level: str | None,
+) -> tuple[SentenceTransformer, LevelView]:
     if adaptor is not None and transform is not None:
         raise ValueError("give adaptor or transform, not both")
-    width = model.get_embedding_dimension()
     if transform is not None:
         if not levels:
             raise ValueError("transform needs levels, the list of those to evaluate")
-        return model, custom_view(transform, width, levels)
+        return model, custom_view(transform, _width(model), levels)
     if adaptor is None:
         dims = own_dims(model)
         model, module = split_at_levels(model)
         if module is None or not isinstance(module, PreTrainedModel):
             if not (levels or dims):
                 raise ValueError("the model carries no adaptor: give adaptor, or levels to evaluate its own prefixes")
-            width = model.get_embedding_dimension()
+            width = _width(model)
             if encoder_level is not None:
                 # A level with a narrower residual stream gives narrower embeddings.
                 width = model.encode("", level=encoder_level, show_progress_bar=False).shape[-1]
-            return model, prefix_view(width, levels or [dim for dim in dims if dim <= width])
-        adaptor = module
+            return model, prefix_view(width, levels or [dim for dim in dims or () if dim <= width])
+        adaptor = cast(MatryoshkaAdaptorModel | MatryoshkaFunnelModel, module)
     if adaptor.config.embedding_dim != model.get_embedding_dimension():
         raise ValueError(
             f"the adaptor takes vectors of width {adaptor.config.embedding_dim}, "

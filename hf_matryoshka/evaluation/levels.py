@@ -96,7 +96,9 @@ def prefix_view(width: int, levels: Sequence[int | str]) -> LevelView:
         dims.append(int(text))
     dims = sorted(set(dims))
     names = [f"d{dim}" for dim in dims]
-    return LevelView(names, dims, lambda vectors, level: unit(vectors[:, : int(level[1:])]), nested_by_training=True)
+    return LevelView(
+        names, dims, lambda vectors, level: unit(vectors[:, : int(str(level)[1:])]), nested_by_training=True
+    )
 
 
 def custom_view(transform: LevelTransform, width: int, levels: Sequence[int | str]) -> LevelView:
@@ -104,7 +106,7 @@ def custom_view(transform: LevelTransform, width: int, levels: Sequence[int | st
     probe = unit(np.random.default_rng(0).standard_normal((2, width)))
     by_dim = {transform(probe, level).shape[1]: level for level in levels}
     names = {str(level) if isinstance(level, str) else f"d{dim}": level for dim, level in sorted(by_dim.items())}
-    return LevelView(list(names), sorted(by_dim), lambda vectors, level: transform(vectors, names[level]))
+    return LevelView(list(names), sorted(by_dim), lambda vectors, level: transform(vectors, names[str(level)]))
 
 
 def own_dims(model: SentenceTransformer) -> list[int] | None:
@@ -135,7 +137,7 @@ def split_at_levels(model: SentenceTransformer) -> tuple[SentenceTransformer, to
             base = SentenceTransformer(
                 modules=modules[:position],
                 device=str(model.device),
-                prompts=model.prompts,
+                prompts=model.prompts,  # type: ignore[arg-type]  # where it may hold None, as in the model itself
                 default_prompt_name=model.default_prompt_name,
             )
             return base, found

@@ -65,12 +65,13 @@ def measure_mamba_speed(
     for (name, length), found in times.items():
         reference = f"{full}{ONEDNN}" if name.endswith(ONEDNN) else full
         ratios = [one / ours for one, ours in zip(found, times[reference, length], strict=True)]
-        values = {"low": min(found), "high": max(found), "rounds": len(found), "over_ours": statistics.median(ratios)}
-        rows.append(_row(name, config, str(length), "seconds", statistics.median(found), **values))
+        further = {"low": min(found), "high": max(found), "rounds": len(found), "over_ours": statistics.median(ratios)}
+        rows.append(_row(name, config, str(length), "seconds", statistics.median(found), **further))
     for name, own in systems.items():
         points = [(length, statistics.median(times[name, length])) for length in own if length >= 512]
         if len(points) > 2:
-            slope = float(np.polyfit(*(np.log(part) for part in zip(*points, strict=True)), 1)[0])
+            tokens, seconds = (np.log(part) for part in zip(*points, strict=True))
+            slope = float(np.polyfit(tokens, seconds, 1)[0])
             rows.append(_row(name, config, f"{points[0][0]}-{points[-1][0]}", "exponent", slope))
     linear = speed_systems(config)
     wanted = [

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from ..data.evaluation_mode import evaluation_mode
 from ..data.mask_file import MaskedRows
 from ..data.packing_info import check_vocabulary
-from ..modeling.budgets import Budget
+from ..modeling.budgets import Budget, BudgetsMixin
 from .autc_difference import autc_difference
 from .bootstrap import bootstrap_mean
 from .curve import Curve, LevelPoint
@@ -143,7 +143,7 @@ def run_full_evaluation(
     return results
 
 
-def _levels(config, budgets: Sequence[BudgetLike] | None) -> list[str]:
+def _levels(config: BudgetsMixin, budgets: Sequence[BudgetLike] | None) -> list[str]:
     """Names of the levels that are asked for, in the order of the model."""
     if budgets is None:
         return list(config.levels)
@@ -159,7 +159,7 @@ def _levels(config, budgets: Sequence[BudgetLike] | None) -> list[str]:
             raise ValueError(
                 f"budget {entry!r} must be (width, heads, depth), a Budget, or the name or index of a level"
             )
-        budget = entry if isinstance(entry, Budget) else Budget.parse(entry)
+        budget = entry if isinstance(entry, Budget) else Budget.parse(list(entry))
         if _key(budget) not in known:
             raise ValueError(f"budget {budget.name} is no level of the model; choose among {', '.join(config.levels)}")
         found.add(known[_key(budget)])
@@ -190,7 +190,12 @@ def _check_baseline(other: Curve, split: str, batches: MaskedBatches, flops: Seq
 
 
 def _point(
-    config, level: str, levels: Sequence[str], scores: LevelScores, batches: MaskedBatches, cost: dict[str, float]
+    config: BudgetsMixin,
+    level: str,
+    levels: Sequence[str],
+    scores: LevelScores,
+    batches: MaskedBatches,
+    cost: dict[str, float],
 ) -> LevelPoint:
     masked = batches.counts > 0
     weights = batches.counts[masked].astype(np.float64)

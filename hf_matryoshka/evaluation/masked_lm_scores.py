@@ -71,10 +71,10 @@ def check_batches(loader: Iterable[Mapping[str, Any]], vocab_size: int) -> Maske
         length = max(length, int(batch.get("max_length_q", batch["input_ids"].shape[1])))
     if not digests:
         raise ValueError("the loader is empty; give at least one batch")
-    counts = np.concatenate(counts)
-    if not counts.any():
+    masked_tokens = np.concatenate(counts)
+    if not masked_tokens.any():
         raise ValueError(f"no token of the {len(digests)} batches is masked: all labels are {IGNORED}")
-    return MaskedBatches(digests, whole.hexdigest(), counts, length)
+    return MaskedBatches(digests, whole.hexdigest(), masked_tokens, length)
 
 
 class LevelScores:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from mteb.models import ModelMeta
@@ -50,7 +50,7 @@ class FullWidthEncoder:
         self.cache_dir = cache_dir
         self.batch_size = batch_size
         self.progress = progress
-        self.settings = {} if level is None else {"level": level}
+        self.settings: dict[str, Any] = {} if level is None else {"level": level}
         self.fingerprint = " ".join([model_fingerprint(model), *self.settings.values()])
         self._vectors: dict[bytes, np.ndarray] = {}
 
@@ -176,7 +176,7 @@ class CachedLevelEncoder(AbsEncoder):
             raise ValueError(f"precision {precision!r} is not possible here; evaluate a quantised baseline instead")
         texts = [text for batch in inputs for text in batch["text"]]
         prompt_name = self.get_prompt_name(task_metadata, prompt_type)
-        prompt = self.model_prompts[prompt_name] or None if prompt_name else None
+        prompt = (self.model_prompts or {})[prompt_name] or None if prompt_name else None
         vectors = self.encoder.encode(texts, prompt)
         transform = self.query_transform if prompt_type == PromptType.query else self.transform
         return transform(vectors, self.level)
@@ -195,7 +195,9 @@ def content_revision(
     Returns:
         `str`: 40 hexadecimal digits.
     """
-    probe = np.random.default_rng(0).standard_normal((8, encoder.model.get_embedding_dimension())).astype(np.float32)
+    width = encoder.model.get_embedding_dimension()
+    assert width is not None  # of a model that embeds
+    probe = np.random.default_rng(0).standard_normal((8, width)).astype(np.float32)
     probe /= np.linalg.norm(probe, axis=1, keepdims=True)
     digest = hashlib.sha256(encoder.fingerprint.encode())
     for transform in transforms:

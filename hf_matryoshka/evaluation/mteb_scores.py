@@ -56,7 +56,7 @@ def run_task(
     with tempfile.TemporaryDirectory() as folder, _only_split(task, split), _quiet(), _query_scores(task) as queries:
         # Vectors are cached, results are not read back: mteb keeps means only, and intervals need the values.
         result = mteb.evaluate(
-            encoder,
+            encoder,  # type: ignore[arg-type]  # its protocol names what is handed through `**kwargs`
             task,
             cache=cache,
             overwrite_strategy="always",
@@ -120,7 +120,7 @@ def _query_scores(task: AbsTask) -> Iterator[dict[str, dict[str, float]]]:
         found.update(scores)
         return original(scores, *args, **kwargs)
 
-    task.task_specific_scores = capture
+    task.task_specific_scores = capture  # type: ignore[method-assign]
     try:
         yield found
     finally:
@@ -137,7 +137,8 @@ def _retrieval_values(task: AbsTaskRetrieval, queries: dict[str, dict[str, float
 
 
 def _example_values(task: AbsTask, predictions: Any, split: str) -> np.ndarray | None:
-    data = task.dataset.get("default", task.dataset)[split]
+    dataset: Any = task.dataset
+    data = dataset.get("default", dataset)[split]
     if isinstance(task, AbsTaskSTS) and task.metadata.main_score in ("cosine_spearman", "spearman"):
         return spearman_influence(np.array(predictions["cosine_scores"]), np.array(data["score"]))
     if isinstance(task, AbsTaskClassification) and task.metadata.main_score == "accuracy":

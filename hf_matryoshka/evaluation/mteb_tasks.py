@@ -9,6 +9,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeVar, overload
 
 import mteb
 from datasets import Dataset, DatasetDict
@@ -19,6 +20,13 @@ from mteb.abstasks.task_metadata import TaskMetadata
 from ..data.retrieval import RetrievalDataset
 
 
+Task = TypeVar("Task", bound=AbsTask)
+
+
+@overload
+def get_mteb_task(name: str) -> AbsTask: ...
+@overload
+def get_mteb_task(name: str, kind: type[Task]) -> Task: ...
 def get_mteb_task(name: str, kind: type[AbsTask] = AbsTask) -> AbsTask:
     """A task of MTEB by name.
 
@@ -139,7 +147,7 @@ def classification_task(name: str, folder: str | os.PathLike, split: str = "test
     return _filled(task, DatasetDict(data), split)
 
 
-def _filled(task: AbsTask, data, split: str) -> AbsTask:
+def _filled(task: Task, data: DatasetDict | dict[str, Any], split: str) -> Task:
     task.dataset = data
     task.data_loaded = True
     return task.filter_eval_splits([split])

@@ -91,14 +91,25 @@ def plot_curves(
 
 
 def _draw_widths(axes: Axes, curve: Curve, style: dict, band: bool) -> None:
-    axes.plot(curve.dims, curve.qualities, label=curve.system, **style)
+    axes.plot(_widths(curve), curve.qualities, label=curve.system, **style)
     if band:
-        low, high = [point.low for point in curve.points], [point.high for point in curve.points]
-        axes.fill_between(curve.dims, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        low, high = _intervals(curve)
+        axes.fill_between(_widths(curve), low, high, color=style["color"], alpha=0.15, linewidth=0)
+
+
+def _widths(curve: Curve) -> list[int]:
+    """Of a curve whose levels all have one."""
+    return [point.dim for point in curve.points if point.dim is not None]
+
+
+def _intervals(curve: Curve) -> tuple[list[float], list[float]]:
+    """The lower and the upper ends, of a curve whose points all have them."""
+    found = [(point.low, point.high) for point in curve.points]
+    return [low for low, _ in found if low is not None], [high for _, high in found if high is not None]
 
 
 def _label_widths(axes: Axes, shown: Sequence[Curve]) -> None:
-    dims = sorted({dim for curve in shown for dim in curve.dims})
+    dims = sorted({dim for curve in shown for dim in _widths(curve)})
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_locator(FixedLocator(dims))
     axes.xaxis.set_major_formatter(FixedFormatter([str(dim) for dim in dims]))
@@ -115,9 +126,11 @@ def _draw_costs(axes: Axes, curve: Curve, cost: str, style: dict, band: bool, na
     if band:
         # Bars and no band: levels beside the line have intervals of their own.
         # Where all rows are alike, rounding may put an end on the wrong side.
-        low = [max(0.0, point.quality - point.low) for point in curve.points]
-        high = [max(0.0, point.high - point.quality) for point in curve.points]
-        axes.errorbar(costs, qualities, yerr=[low, high], fmt="none", ecolor=style["color"], capsize=3, alpha=0.6)
+        ends = [
+            [max(0.0, quality - low) for quality, low in zip(qualities, _intervals(curve)[0], strict=True)],
+            [max(0.0, high - quality) for quality, high in zip(qualities, _intervals(curve)[1], strict=True)],
+        ]
+        axes.errorbar(costs, qualities, yerr=ends, fmt="none", ecolor=style["color"], capsize=3, alpha=0.6)
     if names and len(curve.points) <= _MAX_NAMES:
         for level, x, y in zip(curve.levels, costs, qualities, strict=True):
             axes.annotate(level, (x, y), xytext=(4, -9), textcoords="offset points", fontsize=7)

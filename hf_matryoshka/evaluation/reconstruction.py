@@ -38,7 +38,7 @@ class LinearCode:
     def encode(self, embeddings: np.ndarray, dim: int) -> np.ndarray:
         """Codes of shape `(n, dim)`; with `bits`, the numbers that these bits stand for."""
         code = (embeddings - self.mean) @ self.basis[:dim].T
-        if self.bits is None:
+        if self.bits is None or self.low is None or self.step is None:
             return code
         low, step = self.low[:dim], self.step[:dim]
         return low + step * np.clip(np.rint((code - low) / step), 0, 2**self.bits - 1)
@@ -187,7 +187,7 @@ def _linear_macs(model: MatryoshkaFunnelModel) -> Callable[[int], int]:
 
 
 def _dims(model: MatryoshkaFunnelModel) -> list[int]:
-    return model.config.matryoshka_dims
+    return list(model.config.matryoshka_dims or ())
 
 
 def _curve(
@@ -200,7 +200,7 @@ def _curve(
 ) -> Curve:
     points = []
     for level, dim, own in zip(model.config.levels, _dims(model), values, strict=True):
-        cost = model.cost(level)
+        cost: dict[str, float] = {**model.cost(level)}
         if macs is not None:
             cost |= {"parameters": macs(dim) // 2, "macs": macs(dim)}
         points.append(LevelPoint(level, dim, *bootstrap_mean(own.astype(np.float64)), cost, own))

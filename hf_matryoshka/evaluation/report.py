@@ -58,7 +58,7 @@ def write_report(path: str | os.PathLike, name: str, rows: Sequence[dict[str, An
         **settings,
         "rows": list(rows),
     }
-    with write_beside(path) as temporary:
+    with write_beside(Path(path)) as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return Path(path)
 

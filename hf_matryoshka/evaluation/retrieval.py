@@ -62,7 +62,7 @@ def score_retrieval(
         rows = np.array([row for row, query_id in enumerate(query_ids) if query_id in unseen], dtype=np.int64)
         if 0 < len(rows) < len(query_ids):
             subsets[f"{split}_unseen"] = rows
-    points = {name: [] for name in subsets}
+    points: dict[str, list[LevelPoint]] = {name: [] for name in subsets}
     for dim in sorted(dims):
         documents = transform(corpus, dim, "document")
         questions = transform(queries, dim, "query")
@@ -137,7 +137,9 @@ def check_split(dataset: RetrievalDataset, split: str) -> None:
         raise ValueError(f"split {split!r} does not exist in {dataset.name}; its splits are: {known}")
 
 
-def _select_split(query_vectors, corpus_vectors, dataset, split) -> tuple[list[str], np.ndarray, np.ndarray]:
+def _select_split(
+    query_vectors: np.ndarray, corpus_vectors: np.ndarray, dataset: RetrievalDataset, split: str
+) -> tuple[list[str], np.ndarray, np.ndarray]:
     check_split(dataset, split)
     corpus = check_vectors(corpus_vectors, name="corpus vectors")
     queries = check_vectors(query_vectors, width=corpus.shape[1], name="query vectors")

@@ -43,7 +43,7 @@ def shown_tokens(
     vocabulary, table = tokenizer.get_vocab(), model.get_input_embeddings().weight.detach().cpu()
     if tokens is None:
         special = set(tokenizer.all_special_tokens)
-        tokens = [name for name in sorted(vocabulary, key=vocabulary.get) if name not in special][:MAX_TOKENS]
+        tokens = [name for name in sorted(vocabulary, key=vocabulary.__getitem__) if name not in special][:MAX_TOKENS]
     for token in tokens:
         if token not in vocabulary:
             raise ValueError(f"token {token!r} is not in the vocabulary of {len(vocabulary)} tokens")

@@ -34,7 +34,7 @@ def speed_systems(config: MatryoshkaMambaConfig) -> dict[str, bool]:
     if torch.backends.mkldnn.is_available():
         plain = [f"ours {level}" for level in config.levels] + list(TRANSFORMERS)
         systems |= {f"{name}{ONEDNN}": systems[name] for name in plain}
-    if config.num_heads * config.head_dim == config.expand * config.hidden_size:
+    if (config.num_heads or 0) * config.head_dim == config.expand * config.hidden_size:
         # Its scan has a matrix of all chunks, and takes a text at once.
         systems |= {"mamba2_stock": False, "ours_mixers": True}
     return systems

@@ -1,6 +1,7 @@
 """Text table of systems against widths or levels."""
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from .baselines import BASELINES
 from .curve import Curve, LevelPoint, with_baselines
@@ -36,7 +37,7 @@ def format_table(
     shown = with_baselines(curves)
     by_dim = all(None not in curve.dims for curve in shown)
     points = {curve.system: {point.dim if by_dim else point.level: point for point in curve.points} for curve in shown}
-    columns = list(dict.fromkeys(column for row in points.values() for column in row))
+    columns: list[Any] = list(dict.fromkeys(column for row in points.values() for column in row))
     if by_dim:
         columns.sort()
     winners = {
@@ -44,12 +45,12 @@ def format_table(
         for column in columns
     }
 
-    def cell(name: str, column: int | str) -> str:
+    def cell(name: str, column: int | str | None) -> str:
         point = points[name].get(column)
         if point is None:
             return "-"
         text = _number(point.quality, digits) + (MARK if winners[column] == name else "")
-        if intervals and point.low is not None:
+        if intervals and point.low is not None and point.high is not None:
             text += f" [{_number(point.low, digits)}, {_number(point.high, digits)}]"
         return text
 

@@ -5,7 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def autc(costs: Sequence[float], qualities: Sequence[float], envelope: bool = False) -> float:
+def autc(
+    costs: Sequence[float] | np.ndarray, qualities: Sequence[float] | np.ndarray, envelope: bool = False
+) -> float:
     """Area under the trade-off curve: the mean quality over the log of the cost.
 
     The log costs are scaled to [0, 1], so that the area lies between the smallest and the largest quality and curves
@@ -23,19 +25,19 @@ def autc(costs: Sequence[float], qualities: Sequence[float], envelope: bool = Fa
     Raises:
         ValueError: If there are fewer than two different costs or one is not positive.
     """
-    costs, qualities = np.asarray(costs, dtype=np.float64), np.asarray(qualities, dtype=np.float64)
-    if costs.shape != qualities.shape or costs.ndim != 1:
-        raise ValueError(f"one quality a cost is needed, but the shapes are {costs.shape} and {qualities.shape}")
-    if len(np.unique(costs)) < 2 or not (costs > 0).all():
-        raise ValueError(f"at least two different, positive costs are needed, but they are {costs.tolist()}")
-    order = pareto_envelope(costs, qualities) if envelope else np.argsort(costs, kind="stable")
-    x, y = np.log(costs[order]), qualities[order]
+    cost, quality = np.asarray(costs, dtype=np.float64), np.asarray(qualities, dtype=np.float64)
+    if cost.shape != quality.shape or cost.ndim != 1:
+        raise ValueError(f"one quality a cost is needed, but the shapes are {cost.shape} and {quality.shape}")
+    if len(np.unique(cost)) < 2 or not (cost > 0).all():
+        raise ValueError(f"at least two different, positive costs are needed, but they are {cost.tolist()}")
+    order = pareto_envelope(cost, quality) if envelope else np.argsort(cost, kind="stable")
+    x, y = np.log(cost[order]), quality[order]
     if envelope:
-        x, y = np.append(x, np.log(costs.max())), np.append(y, y[-1])
+        x, y = np.append(x, np.log(cost.max())), np.append(y, y[-1])
     return float(np.diff(x) @ (y[1:] + y[:-1]) / 2 / (x[-1] - x[0]))
 
 
-def pareto_envelope(costs: Sequence[float], qualities: Sequence[float]) -> list[int]:
+def pareto_envelope(costs: Sequence[float] | np.ndarray, qualities: Sequence[float] | np.ndarray) -> list[int]:
     """Levels that no other one beats: none that costs as much or less is as good or better.
 
     Args:
