@@ -43,6 +43,10 @@ class AdaptorTrainer(MatryoshkaTrainer):
     `label_weight (batch,)`.
     Queries and documents go through the same adaptor, in training as in use.
 
+    An anchor is compared with the candidates of its micro-batch, which depend on its other anchors. So micro-batches
+    and processes take the step of one large batch where candidates and the numbers of labelled pairs are equal, and
+    else another one of the same kind.
+
     Args:
         level_metrics (`Callable[[MatryoshkaAdaptorModel], dict[str, float]]`, *optional*):
             Validation metrics, computed at every evaluation and reported as `eval_<name>`: what early stopping and the

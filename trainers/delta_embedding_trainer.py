@@ -10,13 +10,15 @@ from torch import nn
 from .delta_embedding_arguments import DeltaEmbeddingTrainingArguments
 from .losses.embedding_distillation import cosine_distillation_loss, relational_distillation_loss
 from .matryoshka_trainer import MatryoshkaTrainer
+from .process_rows import gather_rows
 
 
 class Targets(NamedTuple):
     """What the levels of a step share.
 
     Args:
-        embeddings (`torch.Tensor` of shape `(batch, dim)`): The teacher's embeddings.
+        embeddings (`torch.Tensor` of shape `(texts, dim)`): The teacher's embeddings, in training of the texts of all
+            processes, see [`gather_rows`].
         prefix (`int`, *optional*): The output width that is trained beside the full one.
     """
 
@@ -36,6 +38,10 @@ class DeltaEmbeddingTrainer(MatryoshkaTrainer):
     [`relational_distillation_loss`]. A budget whose embeddings are narrower than the teacher's (`residual="joint"`) is
     compared with the leading coordinates. `prefix_weight` adds the relational term of one prefix, drawn each step.
 
+    In training the texts of a batch are those of all processes: two processes with 4 texts each take the step of one
+    with 8. Two accumulated micro-batches of 4 take it only without the relational terms, in which a text is compared
+    with the others.
+
     Args:
         head (`nn.Module`): What makes an embedding of hidden states: the modules behind the encoder of a
             `SentenceTransformer`, such as `Pooling`, in one `nn.Sequential`. It is put in evaluation mode and frozen.
@@ -53,13 +59,14 @@ class DeltaEmbeddingTrainer(MatryoshkaTrainer):
         self.label_names, self.can_return_loss = [], True
 
     def prepare_step(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> Targets:
-        prefixes = [dim for dim in self.matryoshka_dims if dim < inputs["embedding"].shape[-1]]
+        targets = self._all_rows(inputs["embedding"], model)
+        prefixes = [dim for dim in self.matryoshka_dims if dim < targets.shape[-1]]
         if not prefixes or not self.args.prefix_weight:
-            return Targets(inputs["embedding"], None)
+            return Targets(targets, None)
         # By the step alone, so that a resumed run draws what an uninterrupted one would have.
         step = self.state.global_step if model.training else 0
         prefix = random.Random(f"{self.args.seed}-prefix-{step}").choice(prefixes)
-        return Targets(inputs["embedding"], prefix)
+        return Targets(targets, prefix)
 
     def level_loss(
         self,
@@ -69,8 +76,8 @@ class DeltaEmbeddingTrainer(MatryoshkaTrainer):
         shared: Targets,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Loss of one level, a mean over the texts of the micro-batch, and its embeddings of shape `(batch, dim)`."""
-        embeddings = self.embed(model, inputs, level)
+        """Loss of one level, a mean over the texts of the micro-batch, and its embeddings of shape `(texts, dim)`."""
+        embeddings = self._all_rows(self.embed(model, inputs, level), model)
         targets = shared.embeddings.to(embeddings.dtype)
         loss = embeddings.new_zeros(())
         if self.args.cosine_weight:
@@ -83,6 +90,10 @@ class DeltaEmbeddingTrainer(MatryoshkaTrainer):
             term = relational_distillation_loss(embeddings[:, : shared.prefix], targets, self.args.temperature)
             loss = loss + self.args.prefix_weight * term
         return loss, embeddings
+
+    def _all_rows(self, rows: torch.Tensor, model: nn.Module) -> torch.Tensor:
+        """The rows of all processes in training."""
+        return gather_rows(rows, self.accelerator) if model.training else rows
 
     def embed(self, model: nn.Module, inputs: dict[str, Any], level: int) -> torch.Tensor:
         """Embeddings of a batch at a level."""

@@ -17,8 +17,9 @@ class FractalTrainer(MatryoshkaGPTTrainer):
     depth a step costs 1 + 1/4 + 1/16 of what the whole model alone does. A doll that no row of a batch belongs to
     does not take part in it. Rows of evaluation have streams, too: a doll is scored on its own.
 
-    The loss of a step is the mean over the depths of the mean over the dolls of a depth, unless `level_weights` says
-    otherwise.
+    The loss of a micro-batch is the mean over the depths of the mean over the dolls of a depth, unless `level_weights`
+    says otherwise. So micro-batches and processes take the step of one large batch where each of them has rows of all
+    streams in the same shares; else they are weighed by their tokens.
 
     Args:
         args, kwargs: As those of [`MatryoshkaGPTTrainer`].

@@ -17,6 +17,7 @@ from .losses.embedding_distillation import (
 )
 from .mamba_arguments import MambaTrainingArguments
 from .matryoshka_trainer import MatryoshkaTrainer
+from .process_rows import gather_rows
 
 
 class TextBatch(NamedTuple):
@@ -25,8 +26,10 @@ class TextBatch(NamedTuple):
     Args:
         input_ids, attention_mask (`torch.Tensor` of shape `(texts, length)`): The texts, then the partners of those
             that are half of a pair.
-        targets (`torch.Tensor` of shape `(leading texts, dim)`, *optional*): The teacher's embeddings.
-        positives, candidates (`torch.BoolTensor` of shape `(texts, texts)`, *optional*): Of the pairs.
+        targets (`torch.Tensor` of shape `(taught texts, dim)`, *optional*): The teacher's embeddings; as what follows,
+            in training of the texts of all processes, see [`gather_rows`].
+        taught (`torch.LongTensor` of shape `(taught texts,)`, *optional*): Which of all texts these are.
+        positives, candidates (`torch.BoolTensor` of shape `(all texts, all texts)`, *optional*): Of the pairs.
         dims (`dict[int, float]`): The output dimensions of the step, the smallest first, with their weights.
         full (`int`): The largest dimension that has joined for good, which is what the smaller ones agree with.
     """
@@ -34,6 +37,7 @@ class TextBatch(NamedTuple):
     input_ids: torch.Tensor
     attention_mask: torch.Tensor
     targets: torch.Tensor | None
+    taught: torch.Tensor | None
     positives: torch.Tensor | None
     candidates: torch.Tensor | None
     dims: dict[int, float]
@@ -59,6 +63,10 @@ class MambaTrainer(MatryoshkaTrainer):
       [`relational_distillation_loss`] at every dimension;
     - consistency: [`relational_distillation_loss`] of a dimension with the largest one past its warm-up, if it is
       smaller than that; the larger one gets no gradient.
+
+    In training the texts of a batch are those of all processes: two processes with 4 texts each take the step of one
+    with 8. Two accumulated micro-batches of 4 take it only without the terms that compare texts with each other, that
+    is all but the squared distance and the cosine, as a text has fewer others there.
 
     Training logs `loss_<level>_d<dim>` before weight and factor, and every `gradient_conflict_steps` steps the cosines
     between the gradients of these losses ([`gradient_cosines`]): `gradient_cosine`, the mean over all pairs, and
@@ -86,26 +94,51 @@ class MambaTrainer(MatryoshkaTrainer):
         partners = inputs.get("pair_input_ids")
         if targets is None and partners is None:
             raise ValueError("a batch needs embedding (those of a teacher) or pair_input_ids (partners of the texts)")
-        positives = candidates = None
+        count, positives, candidates = len(ids), None, None
         if partners is not None:
-            count = len(ids)
             length = max(ids.shape[1], partners.shape[1])
             ids, partners, mask, partner_mask = (
                 F.pad(part, (0, length - part.shape[1]))
                 for part in (ids, partners, mask, inputs["pair_attention_mask"])
             )
             ids, mask = torch.cat((ids, partners)), torch.cat((mask, partner_mask))
-            second = torch.arange(count, len(ids), device=ids.device)
-            first = inputs.get("pair_rows", second - count)
-            positives, candidates = pair_relations(ids.masked_fill(mask == 0, -1), first, second)
             if targets is not None and "pair_embedding" in inputs:
                 targets = torch.cat((targets, inputs["pair_embedding"]))
+        start = self._start(len(ids), model)
+        if self._largest(int(partners is not None), model):
+            first = inputs.get("pair_rows", torch.arange(len(ids) - count, device=ids.device))
+            second = torch.arange(count, len(ids), device=ids.device)
+            missing = self._largest(ids.shape[1], model) - ids.shape[1]
+            texts = F.pad(ids.masked_fill(mask == 0, -1), (0, missing), value=-1)
+            texts, first, second = (self._all_rows(rows, model) for rows in (texts, first + start, second + start))
+            positives, candidates = pair_relations(texts, first, second)
+        taught = None
+        if targets is not None:
+            taught = torch.arange(len(targets), device=ids.device) + start
+            targets, taught = (self._all_rows(rows, model) for rows in (targets, taught))
         factors = dict.fromkeys(self.dims, 1.0)
         if model.training:
             factors = dim_factors(self.state.global_step, self.state.max_steps, self.dims, self.args)
         dims = {dim: factor * self.dim_weights[dim] for dim, factor in factors.items()}
         full = max(dim for dim, factor in factors.items() if factor == 1)
-        return TextBatch(ids, mask, targets, positives, candidates, dims, full)
+        return TextBatch(ids, mask, targets, taught, positives, candidates, dims, full)
+
+    def _all_rows(self, rows: torch.Tensor, model: nn.Module) -> torch.Tensor:
+        """The rows of all processes in training."""
+        return gather_rows(rows, self.accelerator) if model.training else rows
+
+    def _largest(self, number: int, model: nn.Module) -> int:
+        """The largest of the numbers that the processes have in training."""
+        if not model.training or self.accelerator.num_processes == 1:
+            return number
+        return int(self.accelerator.gather(torch.tensor([number], device=self.accelerator.device)).max())
+
+    def _start(self, count: int, model: nn.Module) -> int:
+        """Which of the rows of all processes is the first of the `count` of this one."""
+        if not model.training or self.accelerator.num_processes == 1:
+            return 0
+        counts = self.accelerator.gather(torch.tensor([count], device=self.accelerator.device))
+        return int(counts[: self.accelerator.process_index].sum())
 
     def level_loss(
         self,
@@ -131,7 +164,7 @@ class MambaTrainer(MatryoshkaTrainer):
                 matryoshka_dim=max(shared.dims),
                 return_tokens=False,
             )
-        losses = self._dim_losses(output.embeddings, shared)
+        losses = self._dim_losses(self._all_rows(output.embeddings, model), shared)
         for dim, loss in losses.items():
             terms.add(f"loss_{self.levels[level]}_d{dim}", loss)
         if measured:
@@ -141,13 +174,14 @@ class MambaTrainer(MatryoshkaTrainer):
         return sum(shared.dims[dim] * loss for dim, loss in losses.items()), output.embeddings
 
     def _dim_losses(self, embeddings: torch.Tensor, batch: TextBatch) -> dict[int, torch.Tensor]:
-        """The loss of each dimension of a step."""
+        """The loss of each dimension of a step, from the embeddings of all texts."""
         args, targets, losses = self.args, batch.targets, {}
         # The only dimension that can be the teacher's: its own, or the first that has room for it.
         width = None if targets is None else targets.shape[-1]
         same = None if targets is None else min((dim for dim in batch.dims if dim >= width), default=None)
         for dim in batch.dims:
             prefix = F.normalize(embeddings[:, :dim], dim=-1)
+            student = None if targets is None else prefix[batch.taught]
             loss = prefix.sum() * 0  # where no term applies
             if args.contrastive_weight and batch.positives is not None:
                 term = contrastive_loss(
@@ -155,11 +189,11 @@ class MambaTrainer(MatryoshkaTrainer):
                 )
                 loss = loss + args.contrastive_weight * term
             if dim == same and args.mse_weight:
-                loss = loss + args.mse_weight * squared_distance_loss(prefix[: len(targets), :width], targets)
+                loss = loss + args.mse_weight * squared_distance_loss(student[:, :width], targets)
             if dim == same and args.cosine_weight:
-                loss = loss + args.cosine_weight * cosine_distillation_loss(prefix[: len(targets), :width], targets)
+                loss = loss + args.cosine_weight * cosine_distillation_loss(student[:, :width], targets)
             if targets is not None and args.relational_weight:
-                term = relational_distillation_loss(prefix[: len(targets)], targets, args.temperature)
+                term = relational_distillation_loss(student, targets, args.temperature)
                 loss = loss + args.relational_weight * term
             if dim < batch.full and args.consistency_weight:
                 term = relational_distillation_loss(prefix, embeddings[:, : batch.full].detach(), args.temperature)
