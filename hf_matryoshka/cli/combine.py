@@ -25,6 +25,8 @@ def combine(
 
     Example: hf-matryoshka combine runs/four runs/one runs/two runs/three runs/other
     """
+    from transformers import PreTrainedModel
+
     from ..data.files import write_beside
     from ..data.pack import check_output
     from ..data.tokens import load_tokenizer
@@ -37,8 +39,16 @@ def combine(
     for name in models:
         # A Llama has no levels, which a nested model of a run has.
         nested = load_trained_model(Path(name)) if (Path(name) / "model").is_dir() else None
-        parts.append(load_decoder(name) if nested is None else nested.model)
-        tokenizers.append(load_tokenizer(name) if nested is None else nested.tokenizer)
+        if nested is None:
+            parts.append(load_decoder(name))
+            tokenizers.append(load_tokenizer(name))
+        elif isinstance(nested.model, PreTrainedModel) and nested.tokenizer is not None:
+            parts.append(nested.model)
+            tokenizers.append(nested.tokenizer)
+        else:
+            raise ValueError(
+                f"{name} holds no decoder with its tokenizer; give runs of hf-matryoshka train gpt, or Llamas"
+            )
     whole = run(parts, weights, tokenizers, glue)
     with write_beside(output) as temporary:
         whole.save_pretrained(temporary)

@@ -1,6 +1,7 @@
 """`hf-matryoshka combine`, the training of its glue, and `fold-glue`, as a user runs them."""
 
 import json
+import shutil
 
 import torch
 
@@ -41,7 +42,10 @@ def test_combine_train_the_glue_and_fold_it(command, tmp_path):
     torch.testing.assert_close(start, (one + two) / 2, rtol=0, atol=1e-5)
     torch.testing.assert_close(folded, glued, rtol=0, atol=1e-4)
     assert (glued - start).abs().max() > 1e-3
+    bare = tmp_path / "bare"
+    shutil.copytree(runs[1] / "model", bare / "model", ignore=shutil.ignore_patterns("tokenizer*"))
     for arguments, message in (
+        (("combine", tmp_path / "a", runs[0], bare), "bare holds no decoder with its tokenizer"),
         (("combine", whole, *runs), "already exists and is not an empty folder"),
         (("combine", tmp_path / "a", runs[0]), "combine takes two models or more, but got 1"),
         (("combine", tmp_path / "a", runs[0], tmp_path / "none"), "cannot load a language model from"),
