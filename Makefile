@@ -8,9 +8,7 @@ STAMP := $(VENV)/.installed
 quickstart: $(STAMP)
 	$(BIN)/hf-matryoshka quickstart $(ARGS)
 
-test: $(STAMP)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
+test: quality
 	$(BIN)/python -m pytest $(ARGS)
 
 # All benchmarks, for days; `make bench ARGS=--plan` says which. The quick ones write under outputs/bench.
@@ -20,9 +18,13 @@ bench: $(STAMP)
 bench-quick: $(STAMP)
 	$(BIN)/python benchmarks/run_all.py --quick $(ARGS)
 
+# Type checkers do not follow the editable install: links put the folders of the package where a wheel has them.
 quality: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	rm -rf build/types && mkdir -p build/types/hf_matryoshka
+	ln -s "$(CURDIR)"/hf_matryoshka/* "$(CURDIR)"/modeling "$(CURDIR)"/trainers "$(CURDIR)"/hub_cards build/types/hf_matryoshka
+	$(BIN)/mypy -p hf_matryoshka -m public_api
 
 style: $(STAMP)
 	$(BIN)/ruff check --fix .
@@ -40,4 +42,4 @@ $(STAMP): pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache outputs site
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache outputs site

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import hf_matryoshka
+
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELING = sorted(path for path in (ROOT / "modeling").glob("*.py") if path.name != "__init__.py")
@@ -86,6 +88,14 @@ def test_the_rooms_import_one_way():
                     assert node.module.split(".")[0] in others, f"{path.name}: {node.module}"
 
 
+def test_type_checkers_see_what_is_imported_lazily():
+    stub = ast.parse((ROOT / "hf_matryoshka" / "__init__.pyi").read_text(encoding="utf-8"))
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    # Only `import X as X` gives a name to others.
+    seen = {alias.asname: node.module for node in imports for alias in node.names if alias.name == alias.asname}
+    assert seen == hf_matryoshka._EXPORTS
+
+
 def test_the_package_is_light_and_takes_no_generic_names():
     code = (
         "import sys, importlib.util, hf_matryoshka\n"
@@ -107,6 +117,7 @@ def test_the_wheel_saves_self_contained_repos(wheel_site, tmp_path):
     assert {path.name for path in wheel_site.iterdir() if path.suffix != ".dist-info"} == {"hf_matryoshka"}
     metrics = wheel_site / "hf_matryoshka" / "evaluation" / "metrics"
     assert (metrics / "autc" / "requirements.txt").is_file()
+    assert (wheel_site / "hf_matryoshka" / "__init__.pyi").is_file()
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import hf_matryoshka\n"

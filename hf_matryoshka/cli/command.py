@@ -27,7 +27,8 @@ class Command(TyperCommand):
     # Whether a further argument belongs to the list of a flag, by flag.
     lists: dict[str, Callable[[str], bool]] = {}
 
-    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+    # A context of typer is what both get; the class above it, which their types name, is private.
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
         options = [option for option in self.params if isinstance(option, TyperOption)]
         named = {name: option for option in options for name in (*option.opts, *option.secondary_opts)}
         joined: list[str] = []
@@ -50,7 +51,7 @@ class Command(TyperCommand):
                 joined.append(argument)
         return super().parse_args(ctx, joined)
 
-    def invoke(self, ctx: typer.Context) -> Any:
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         if not ctx.params.get("json"):
             return super().invoke(ctx)
         token = _RESULTS.set(sys.stdout)

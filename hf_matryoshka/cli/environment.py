@@ -102,9 +102,8 @@ def describe_machine() -> dict[str, Any]:
                     "bf16": torch.cuda.is_bf16_supported(including_emulation=False),
                 }
             )
-    elif torch.accelerator.is_available():
-        kind = torch.accelerator.current_accelerator().type
-        machine["devices"] = [{"device": f"{kind}:{index}"} for index in range(torch.accelerator.device_count())]
+    elif torch.accelerator.is_available() and (kind := torch.accelerator.current_accelerator()) is not None:
+        machine["devices"] = [{"device": f"{kind.type}:{index}"} for index in range(torch.accelerator.device_count())]
     return machine
 
 

@@ -140,4 +140,7 @@ def _vector_model(path: Path, base_model: str | None, vectors_only: bool, dims: 
             "alone"
         )
     levels = None if dims is None else [f"d{dim}" for dim in dims]
-    return loaded, {"base_model": None if vectors_only else load_base_of(loaded, name), "levels": levels}
+    return loaded, {
+        "base_model": None if vectors_only or name is None else load_base_of(loaded, name),
+        "levels": levels,
+    }

@@ -39,7 +39,11 @@ def frontier(
 
     dataset, found = load_beir(beir), load_trained_model(model, trust_remote_code)
     encoder = None if found is None else found.model
-    if not isinstance(encoder, SentenceTransformer) or not isinstance(encoder[0], MatryoshkaMambaTransformer):
+    if (
+        found is None
+        or not isinstance(encoder, SentenceTransformer)
+        or not isinstance(encoder[0], MatryoshkaMambaTransformer)
+    ):
         raise ValueError(f"{model} holds no Mamba encoder with its tokenizer, which is what has a frontier")
 
     def encode(texts: list[str], level: str) -> Any:

@@ -106,6 +106,7 @@ def optimize(
     fit = found["diagnostics"]["leave_one_out"]
     if fit is not None:
         print(f"Model: error {fit['rmse']:.3g} of values that spread by {fit['spread']:.3g} (leave-one-out)")
+    assert run.best is not None  # a run without a value has no report
     print(f"Best: {run.best.value:.6g} in trial {run.best.id + 1} of {len(run.trials)}")
     if run.best.text is not None:
         print(run.best.text)

@@ -19,7 +19,7 @@ from .lists import accepts, budgets, floats, integers, strings
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
 # The parser and the name of a list, by the type of its items.
-_LISTS = {
+_LISTS: dict[type, tuple[Callable[[str], list], str]] = {
     int: (integers, "INTEGERS"),
     float: (floats, "NUMBERS"),
     str: (strings, "NAMES"),
@@ -48,7 +48,7 @@ def with_flags(command: Callable[..., None], *options: type) -> Callable[..., No
 
     own_names = {parameter.name for parameter in own}
     added = [_flag(items) for name, items in named.items() if name not in own_names]
-    run.__signature__ = inspect.Signature([*own, *added])
+    run.__signature__ = inspect.Signature([*own, *added])  # type: ignore[attr-defined]  # what typer reads
     run.__name__, run.__doc__ = command.__name__, command.__doc__
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in [*own, *added]}
     return run
@@ -63,7 +63,8 @@ def _flag(items: list[Field]) -> inspect.Parameter:
         settings |= {"parser": parser, "metavar": metavar}
     flag = f"--{first.name.replace('_', '-')}"
     names = [f"{flag}/--no-{flag[2:]}"] if kind is bool else [flag]
-    annotation = Annotated[(Any if kind is list else kind) | None, typer.Option(*names, **settings)]
+    given: Any = Any if kind is list else kind
+    annotation = Annotated[given | None, typer.Option(*names, **settings)]
     return inspect.Parameter(first.name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
 
 

@@ -80,5 +80,5 @@ def space(
         return
     print(f"{made.folder}: {made.num_texts} texts, levels {', '.join(made.levels)}, {made.num_bytes / 1e6:.1f} MB")
     print(f"Run it: pip install -r {made.folder}/requirements.txt && python {made.folder}/app.py")
-    if repo_id is not None:
+    if made.push is not None:
         print(f"Space: {repo_id}{'' if made.push.commit else ', up to date'}")

@@ -32,8 +32,9 @@ def add_training_commands(group: typer.Typer) -> None:
         ("gpt", train_gpt, [GPTRecipe]),
         ("mamba", train_mamba, [MambaRecipe]),
     ):
-        settings = {"cls": lists_command(*recipes), "context_settings": context}
-        group.command(name, **settings)(with_flags(command, *recipes))
+        options: tuple[type, ...] = tuple(recipes)
+        decorate = group.command(name, cls=lists_command(*options), context_settings=context)
+        decorate(with_flags(command, *options))
 
 
 def train_adaptor(
@@ -76,11 +77,12 @@ def train_adaptor(
 
     recipe, training = read_options(context, config, flags, AdaptorRecipe, AdaptorTrainingArguments)
     dataset = None if beir is None else load_beir(beir)
-    if vectors is None:
+    if dataset is None:
+        assert vectors is not None
+        found = AdaptorVectors(load_vectors(vectors))
+    elif vectors is None or query_vectors is None:
         ensure_writable_folder(output)
         found = AdaptorVectors.from_dataset(dataset, model, seed=recipe.seed)
-    elif dataset is None:
-        found = AdaptorVectors(load_vectors(vectors))
     else:
         found = AdaptorVectors.from_vectors(dataset, load_vectors(vectors), load_vectors(query_vectors))
     trained = run(found, output, recipe, training=training, overwrite=overwrite)

@@ -40,6 +40,7 @@ def train_delta(
     context.args = _renamed(context.args)
     # Its other keys are looked at when the objective is known.
     given = {} if config is None else read_mapping(config)
+    recipe_class: Any
     objective = flags.get("objective") or given.get("objective", OBJECTIVES[0])
     if objective == "embedding":
         from ..recipes.train_delta_embedding import train_delta_embedding as run
@@ -47,7 +48,7 @@ def train_delta(
 
         recipe_class = DeltaEmbeddingRecipe
     else:
-        from ..recipes.train_delta import train_delta as run
+        from ..recipes.train_delta import train_delta as run  # type: ignore[assignment]
         from ..trainers.delta_arguments import DeltaTrainingArguments as Arguments
 
         recipe_class = DeltaRecipe

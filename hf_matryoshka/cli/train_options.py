@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -11,7 +11,10 @@ from .options import load_yaml
 from .training_flags import training_flags
 
 
-Recipe = TypeVar("Recipe")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Recipe = TypeVar("Recipe", bound="DataclassInstance")
 RunFolder = Annotated[Path, typer.Argument(help="Folder for the run; the model will be in its model/ folder.")]
 ConfigFile = Annotated[Path | None, typer.Option(help="YAML file with options of the recipe and the training.")]
 Overwrite = Annotated[bool, typer.Option(help="Delete another run that lies in the output folder.")]

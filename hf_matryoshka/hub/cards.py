@@ -126,7 +126,7 @@ def write_card(folder: str | Path, facts: CardFacts) -> None:
     if details.eval_dataset is None:
         return
     scores = repo_scores(facts.manifest)
-    files = eval_result_files(scores, dataset_id=details.eval_dataset, name=details.eval_title)
+    files = eval_result_files(scores, dataset_id=details.eval_dataset, name=details.eval_title or details.eval_dataset)
     for name, text in files.items():
         (folder / EVAL_RESULTS_FOLDER).mkdir(exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8", newline="\n")
@@ -150,7 +150,7 @@ def _card_text(facts: CardFacts) -> str:
     level = None if manifest.this == FULL else manifest.level(manifest.this)
     siblings = {entry.name: entry for entry in manifest.repos if entry.name != manifest.this}
     measured = {(score.metric, score.split) for score in repo_scores(manifest)}
-    tables = quality_tables(details.curves, level and level.name)
+    tables = quality_tables(details.curves, None if level is None else level.name)
     base = details.base_model and details.base_model.rpartition("/")[2]
     title = f"{base} matryoshka" if base else manifest.model_type.replace("_", "-")
     title += f", {_size(level)}" if level else ""

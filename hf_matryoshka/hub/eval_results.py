@@ -89,7 +89,7 @@ def eval_result_files(scores: list[LevelScore], *, dataset_id: str, name: str) -
         if path in files:
             continue
         notes = f"{score.metric} of the level {score.level}"
-        if score.low is not None:
+        if score.low is not None and score.high is not None:
             notes += f", 95% interval {_shown(score, score.low):g} to {_shown(score, score.high):g}"
         task = f"{_slug(name)}_default_{score.split}"
         entry = EvalResultEntry(dataset_id, task, value=_shown(score, score.value), notes=notes)

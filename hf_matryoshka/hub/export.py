@@ -212,7 +212,7 @@ class ExportJob:
     def _strongest(self, exporter: LevelExporter) -> tuple[str, str | None, Callable[[Path], None]]:
         if self.format in FORMS and not exporter.full:
             return self.format, None, exporter.writer(self.format)
-        reasons = []
+        reasons: list[str] = []
         for form in FORMS[:-1]:
             try:
                 return form, "; ".join(dict.fromkeys(reasons)) or None, exporter.auto_writer(form)

@@ -52,7 +52,7 @@ def export_family(
     Returns:
         [`Family`]: What was written.
     """
-    repo_id = output if _is_hub_id(output) else None
+    repo_id = str(output) if _is_hub_id(output) else None
     # Kept, so that an interrupted push goes on without a second export of what is unchanged.
     folder = Path(output) if repo_id is None else default_cache_dir() / "families" / repo_id.replace("/", "--")
     job = ExportJob.prepare(model, format, base_model, tokenizer, card, shard_by_level, onnx)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -144,7 +144,8 @@ class Manifest:
             return None
         own = Budget.parse(level.budget)
         smaller = self.levels[: self.levels.index(level)]
-        return tuple(other.name for other in smaller if Budget.parse(other.budget).fits_in(own))
+        budgets = {other.name: other.budget for other in smaller if other.budget is not None}
+        return tuple(name for name, budget in budgets.items() if Budget.parse(budget).fits_in(own))
 
     def to_text(self) -> str:
         """The file; equal manifests give equal text."""
@@ -241,7 +242,7 @@ def _check_types(manifest: Manifest) -> None:
     """Raise `TypeError`, `KeyError` or `ValueError` where a damaged file would fail later."""
     manifest.repo  # noqa: B018 - raises if the file does not list its own repo
     texts = [entry.name for entry in manifest.levels]
-    dicts = [entry.cost for entry in manifest.levels]
+    dicts: list[Mapping] = [entry.cost for entry in manifest.levels]
     for repo in manifest.repos:
         texts += [repo.name, repo.location, repo.form, *repo.levels]
         dicts.append(repo.files)

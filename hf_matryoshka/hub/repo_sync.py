@@ -94,7 +94,7 @@ def commit_change(
     repo_type: str | None = None,
 ) -> str:
     """Bring a repo to its new state in one commit, on top of the commit that was compared; returns the commit id."""
-    operations = [
+    operations: list[CommitOperationAdd | CommitOperationDelete] = [
         CommitOperationAdd(name, contents[name] if isinstance(contents[name], bytes) else str(contents[name]))
         for name in change.add
     ]
@@ -131,11 +131,11 @@ def with_retries(call: Callable[[], T], what: str) -> T:
 
 def _upload_cause(error: Exception) -> Exception:
     """Why a file did not go up, which huggingface_hub reports as a `RuntimeError` with a cause."""
-    wrapped = isinstance(error, RuntimeError) and isinstance(error.__cause__, Exception)
-    return error.__cause__ if wrapped else error
+    cause = error.__cause__
+    return cause if isinstance(error, RuntimeError) and isinstance(cause, Exception) else error
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 

@@ -38,13 +38,12 @@ class SpaceLevel:
 
     def to_dict(self, largest: "SpaceLevel") -> dict[str, Any]:
         """What `app.py` reads."""
-        costs = {word: self.level.cost[key] for key, word in COSTS.items() if key in self.level.cost}
         return {
             "name": self.name,
             "dims": self.dims,
             "vectors": self.vectors,
             "encode": self.encode,
-            "costs": costs,
+            "costs": level_costs(self),
             "scores": quality_texts(self, largest),
         }
 
@@ -80,11 +79,18 @@ def space_levels(source: SpaceSource, names: Sequence[str] | None = None) -> lis
 def common_costs(levels: Sequence[SpaceLevel]) -> list[str]:
     """The costs that all levels have and that are not the same for all."""
     found = []
-    for key, word in COSTS.items():
-        values = [level.level.cost.get(key) for level in levels]
+    for word in COSTS.values():
+        values = [level_costs(level).get(word) for level in levels]
         if None not in values and len(set(values)) > 1:
             found.append(word)
     return found
+
+
+def level_costs(level: SpaceLevel) -> dict[str, float]:
+    """What a level costs besides its vectors; nothing where all levels have one encoder."""
+    if level.level.budget is None:
+        return {}
+    return {word: level.level.cost[key] for key, word in COSTS.items() if key in level.level.cost}
 
 
 def quality_texts(level: SpaceLevel, largest: SpaceLevel) -> dict[str, str]:
