@@ -26,9 +26,11 @@ RESULTS = 10
 SHOWN_CHARACTERS = 400
 # The sliders count places; what they mean is written above and below them.
 CSS = """
-.places input[type=number], .places .min_value, .places .max_value {display: none}
+.places .tab-like-container, .places .min_value, .places .max_value {display: none}
 .names {display: flex; justify-content: space-between; font-size: .85em}
-#costs table {width: 100%}
+#costs table {width: 100%; font-size: .9em}
+#costs th, #costs td {padding: .3em .5em}
+#results td, #results td *, #results th {font-family: system-ui, sans-serif}
 """
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 
@@ -190,6 +192,7 @@ def build() -> gr.Blocks:
                     datatype="str",
                     wrap=True,
                     interactive=False,
+                    max_height=700,
                     elem_id="results",
                 )
         outputs = [level, level_names, place, width_names, results, table]
