@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 SITE_PAGES = sorted((ROOT / "docs").rglob("*.md"))
-PAGES = [ROOT / "README.md", *SITE_PAGES, ROOT / "examples" / "README.md"]
+PAGES = [ROOT / "README.md", *SITE_PAGES, ROOT / "examples" / "README.md", ROOT / "CONTRIBUTING.md"]
 # An HTML comment on the line before a block, or before the empty line before it:
 #   <!-- not run: why -->         a Python block that is only parsed
 #   <!-- without the package -->  a Python block that runs in a process that cannot import hf_matryoshka
