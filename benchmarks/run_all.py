@@ -77,7 +77,7 @@ class Job:
 
 
 QUICK = (
-    Job("adaptor_scifact.py --quick", 1, ("scifact",)),
+    Job("adaptor_scifact.py --quick", 2, ("scifact",)),
     Job("delta_nested.py --quick", 2, MLM),
     Job("mamba_speed.py --quick", 2),
     Job("gpt_shakespeare.py --quick", 2, GPT),
