@@ -30,7 +30,7 @@ CSS = """
 .names {display: flex; justify-content: space-between; font-size: .85em}
 #costs table {width: 100%; font-size: .9em}
 #costs th, #costs td {padding: .3em .5em}
-#results td, #results td *, #results th {font-family: system-ui, sans-serif}
+#results th {font-family: system-ui, sans-serif}
 """
 FONTS = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
 
