@@ -88,6 +88,7 @@ QUICK = (
 FULL = (
     Job("adaptor_scifact.py", 10, ("scifact",)),
     Job("onnx_minilm.py", 15, ("scifact",), packages=("onnx", "onnxruntime")),
+    Job("kill_and_resume.py", 25),
     Job("delta_exactness.py", 2),
     Job("delta_speed.py", 2),
     Job("delta_packing.py", 10, ("ecommerce", "scifact")),
