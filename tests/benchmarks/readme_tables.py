@@ -21,8 +21,8 @@ ITEM = re.compile(rf"({NUMBER})(?: ?(%|MB|GB))?(?: \[({NUMBER}), ({NUMBER})\])?"
 CELL = re.compile(rf"{ITEM.pattern}(?:, {ITEM.pattern})*".replace("(" + NUMBER, "(?:" + NUMBER).replace("(%", "(?:%"))
 # What numbers of rows are multiplied with: shares in percent or points, seconds in milliseconds, bytes in MB or GB.
 SCALES = {"": (1, 100, 1000), "%": (100,), "MB": (1, 1e-6), "GB": (1, 1e-9)}
-# Half of the last digit, and a little for what was rounded twice.
-HALF = 0.55
+# Half of the last digit.
+HALF = 0.5
 
 
 @dataclass
