@@ -1,4 +1,4 @@
-"""Pages that the site has beside those of `docs/`: README.md, the measured rows, and the command line."""
+"""Pages that the site has beside those of `docs/`: README.md, CONTRIBUTING.md, measured rows, and the command line."""
 
 import re
 from pathlib import Path
@@ -11,12 +11,16 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
 README, COMMANDS, RESULTS = "readme.md", "reference/cli.md", "benchmarks/RESULTS.md"
+CONTRIBUTING = "CONTRIBUTING.md"
+# Of README.md; what it leads to is for those who have the checkout.
+EXAMPLES = re.compile(r"\[([^\]]+)\]\(examples/README\.md\)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Adds them."""
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    files.append(File.generated(config, README, content=readme.replace("](docs/", "](")))
+    for name, source in ((README, "README.md"), (CONTRIBUTING, CONTRIBUTING)):
+        text = EXAMPLES.sub(r"\1", (ROOT / source).read_text(encoding="utf-8"))
+        files.append(File.generated(config, name, content=text.replace("](docs/", "](")))
     files.append(File.generated(config, COMMANDS, content=command_line()))
     for path in (ROOT / RESULTS, *sorted((ROOT / "benchmarks" / "results").glob("*.json"))):
         files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))

@@ -36,7 +36,10 @@ def frontier(
     from ..hub.trained_folder import load_trained_model
     from ..modeling.dimension_frontier import FRONTIER_FILE
     from ..modeling.st_matryoshka_mamba import MatryoshkaMambaTransformer
+    from ..recipes.cpu_memory import keep_freed_memory
 
+    # Giving the memory of long texts back to the kernel each time takes about as long as encoding them.
+    keep_freed_memory()
     dataset, found = load_beir(beir), load_trained_model(model, trust_remote_code)
     encoder = None if found is None else found.model
     if (

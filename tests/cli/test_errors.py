@@ -27,6 +27,7 @@ MISSING = {
     ("push",): (["none", "me/demo"], "none"),
     ("quickstart",): (["--beir", "none", "--output", "out"], "none"),
     ("select",): (["none.json", "--min-quality", "0.9"], "none.json"),
+    ("space",): (["none", "out", "--corpus", "none.txt"], "none"),
     ("train", "adaptor"): (["out", "--vectors", "none.npy"], "none.npy"),
     ("train", "delta"): (["out", "--config", "none.yaml"], "config none.yaml does not exist"),
     ("train", "fractal"): (["out", "--config", "none.yaml"], "config none.yaml does not exist"),
