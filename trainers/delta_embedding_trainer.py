@@ -10,7 +10,6 @@ from torch import nn
 from .delta_embedding_arguments import DeltaEmbeddingTrainingArguments
 from .losses.embedding_distillation import cosine_distillation_loss, relational_distillation_loss
 from .matryoshka_trainer import MatryoshkaTrainer
-from .process_rows import gather_rows
 
 
 class Targets(NamedTuple):
@@ -18,7 +17,7 @@ class Targets(NamedTuple):
 
     Args:
         embeddings (`torch.Tensor` of shape `(texts, dim)`): The teacher's embeddings, in training of the texts of all
-            processes, see [`gather_rows`].
+            processes, see [`~MatryoshkaTrainer.all_rows`].
         prefix (`int`, *optional*): The output width that is trained beside the full one.
     """
 
@@ -59,7 +58,7 @@ class DeltaEmbeddingTrainer(MatryoshkaTrainer):
         self.label_names, self.can_return_loss = [], True
 
     def prepare_step(self, model: nn.Module, inputs: dict[str, torch.Tensor]) -> Targets:
-        targets = self._all_rows(inputs["embedding"], model)
+        targets = self.all_rows(inputs["embedding"], model)
         prefixes = [dim for dim in self.matryoshka_dims if dim < targets.shape[-1]]
         if not prefixes or not self.args.prefix_weight:
             return Targets(targets, None)
@@ -77,7 +76,7 @@ class DeltaEmbeddingTrainer(MatryoshkaTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Loss of one level, a mean over the texts of the micro-batch, and its embeddings of shape `(texts, dim)`."""
-        embeddings = self._all_rows(self.embed(model, inputs, level), model)
+        embeddings = self.all_rows(self.embed(model, inputs, level), model)
         targets = shared.embeddings.to(embeddings.dtype)
         loss = embeddings.new_zeros(())
         if self.args.cosine_weight:
@@ -90,10 +89,6 @@ class DeltaEmbeddingTrainer(MatryoshkaTrainer):
             term = relational_distillation_loss(embeddings[:, : shared.prefix], targets, self.args.temperature)
             loss = loss + self.args.prefix_weight * term
         return loss, embeddings
-
-    def _all_rows(self, rows: torch.Tensor, model: nn.Module) -> torch.Tensor:
-        """The rows of all processes in training."""
-        return gather_rows(rows, self.accelerator) if model.training else rows
 
     def embed(self, model: nn.Module, inputs: dict[str, Any], level: int) -> torch.Tensor:
         """Embeddings of a batch at a level."""

@@ -17,7 +17,6 @@ from .losses.embedding_distillation import (
 )
 from .mamba_arguments import MambaTrainingArguments
 from .matryoshka_trainer import MatryoshkaTrainer
-from .process_rows import gather_rows
 
 
 class TextBatch(NamedTuple):
@@ -27,7 +26,7 @@ class TextBatch(NamedTuple):
         input_ids, attention_mask (`torch.Tensor` of shape `(texts, length)`): The texts, then the partners of those
             that are half of a pair.
         targets (`torch.Tensor` of shape `(taught texts, dim)`, *optional*): The teacher's embeddings; as what follows,
-            in training of the texts of all processes, see [`gather_rows`].
+            in training of the texts of all processes, see [`~MatryoshkaTrainer.all_rows`].
         taught (`torch.LongTensor` of shape `(taught texts,)`, *optional*): Which of all texts these are.
         positives, candidates (`torch.BoolTensor` of shape `(all texts, all texts)`, *optional*): Of the pairs.
         dims (`dict[int, float]`): The output dimensions of the step, the smallest first, with their weights.
@@ -110,22 +109,18 @@ class MambaTrainer(MatryoshkaTrainer):
             second = torch.arange(count, len(ids), device=ids.device)
             missing = self._largest(ids.shape[1], model) - ids.shape[1]
             texts = F.pad(ids.masked_fill(mask == 0, -1), (0, missing), value=-1)
-            texts, first, second = (self._all_rows(rows, model) for rows in (texts, first + start, second + start))
+            texts, first, second = (self.all_rows(rows, model) for rows in (texts, first + start, second + start))
             positives, candidates = pair_relations(texts, first, second)
         taught = None
         if targets is not None:
             taught = torch.arange(len(targets), device=ids.device) + start
-            targets, taught = (self._all_rows(rows, model) for rows in (targets, taught))
+            targets, taught = (self.all_rows(rows, model) for rows in (targets, taught))
         factors = dict.fromkeys(self.dims, 1.0)
         if model.training:
             factors = dim_factors(self.state.global_step, self.state.max_steps, self.dims, self.args)
         dims = {dim: factor * self.dim_weights[dim] for dim, factor in factors.items()}
         full = max(dim for dim, factor in factors.items() if factor == 1)
         return TextBatch(ids, mask, targets, taught, positives, candidates, dims, full)
-
-    def _all_rows(self, rows: torch.Tensor, model: nn.Module) -> torch.Tensor:
-        """The rows of all processes in training."""
-        return gather_rows(rows, self.accelerator) if model.training else rows
 
     def _largest(self, number: int, model: nn.Module) -> int:
         """The largest of the numbers that the processes have in training."""
@@ -164,7 +159,7 @@ class MambaTrainer(MatryoshkaTrainer):
                 matryoshka_dim=max(shared.dims),
                 return_tokens=False,
             )
-        losses = self._dim_losses(self._all_rows(output.embeddings, model), shared)
+        losses = self._dim_losses(self.all_rows(output.embeddings, model), shared)
         for dim, loss in losses.items():
             terms.add(f"loss_{self.levels[level]}_d{dim}", loss)
         if measured:

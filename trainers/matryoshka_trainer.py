@@ -11,6 +11,7 @@ from torch import nn
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from .level_sampler import LevelSampler
+from .process_rows import gather_rows
 from .whole_checkpoints import WholeCheckpointsTrainer
 
 
@@ -100,6 +101,10 @@ class MatryoshkaTrainer(WholeCheckpointsTrainer):
             terms.add(name, term, counted)
             total = total + term
         return (total, outputs[max(outputs)]) if return_outputs else total
+
+    def all_rows(self, rows: torch.Tensor, model: nn.Module) -> torch.Tensor:
+        """The rows of all processes in training, for losses that compare rows ([`gather_rows`]); else `rows`."""
+        return gather_rows(rows, self.accelerator) if model.training else rows
 
     def train(self, *args, **kwargs) -> TrainOutput:
         try:

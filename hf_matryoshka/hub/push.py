@@ -15,12 +15,10 @@ from .cards import fill_repo_ids
 from .family import Family
 from .inside import check_no_links_out
 from .manifest import FULL, MANIFEST_FILE, FamilyRepo, Manifest
-from .repo_sync import RepoChange, commit_change, compare_repo, with_retries
+from .repo_sync import RepoChange, compare_repo, folder_files, push_repo, with_retries
 
 
 T = TypeVar("T")
-# What tools leave in a folder and nobody else needs; the Hub refuses the first two.
-LOCAL_FOLDERS = {".git", ".cache", "__pycache__"}
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,8 @@ def push_family(
     pushed = []
     for name in tqdm(ids, desc="Pushing", unit="repo"):
         try:
-            pushed.append(_push_repo(api, name, changes[name], contents[name], private))
+            commit = push_repo(api, ids[name], contents[name], f"Upload {name}", private=private)
+            pushed.append(PushedRepo(name, changes[name], commit))
         except ConnectionError as error:
             raise ConnectionError(
                 f"{error}; {len(pushed)} of {len(ids)} repos are up to date, and the same push goes on from there"
@@ -207,11 +206,7 @@ def _check_repo_id(repo_id: str) -> None:
 def _contents(family: Family, name: str, ids: dict[str, str]) -> dict[str, Path | bytes]:
     """All files of a repo, card and manifest with the ids of the family filled in."""
     folder = family.repos[name].folder
-    contents: dict[str, Path | bytes] = {
-        path.relative_to(folder).as_posix(): path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and not LOCAL_FOLDERS.intersection(path.relative_to(folder).parts)
-    }
+    contents = folder_files(folder)
     manifest = Manifest.from_folder(folder)
     repos = [replace(repo, location=ids[repo.name]) for repo in manifest.repos]
     contents[MANIFEST_FILE] = replace(manifest, repos=repos).to_text().encode()
@@ -239,31 +234,6 @@ def _name_on_hub(api: HfApi, change: RepoChange) -> str | None:
             return None  # a repo without files, or a damaged manifest, which the push mends
 
     return with_retries(name, f"the push of {change.repo_id}")
-
-
-def _push_repo(
-    api: HfApi, name: str, change: RepoChange, contents: dict[str, Path | bytes], private: bool | None
-) -> PushedRepo:
-    repo_id, what = change.repo_id, f"the push of {change.repo_id}"
-    commits: list[str] = []
-    # Each request with attempts of its own: through a bad network a series of them would hardly ever go through.
-    with_retries(lambda: api.create_repo(repo_id, private=private, exist_ok=True), what)
-    if private is not None and with_retries(lambda: api.repo_info(repo_id), what).private != private:
-        with_retries(lambda: api.update_repo_settings(repo_id, private=private), what)
-
-    def attempt() -> None:
-        # Compared anew: an earlier attempt may have gone through although its answer was lost.
-        left = _compare(api, repo_id, contents)
-        if left.empty:
-            return
-        commits.append(commit_change(api, left, contents, f"Upload {name}"))
-        left = _compare(api, repo_id, contents)
-        if not left.empty:
-            wrong = ", ".join([*left.add, *left.delete])
-            raise OSError(f"{repo_id} does not hold what was pushed ({wrong} differ); push again")
-
-    with_retries(attempt, what)
-    return PushedRepo(name, change, commits[-1] if commits else None)
 
 
 def _collect(api: HfApi, family: Family, ids: dict[str, str], private: bool | None, what: str) -> str:

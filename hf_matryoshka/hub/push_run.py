@@ -8,7 +8,7 @@ from huggingface_hub import DatasetCard, DatasetCardData, HfApi
 
 from .. import hub_cards
 from .push import PushedRepo, check_push
-from .repo_sync import commit_change, compare_repo, with_retries
+from .repo_sync import compare_repo, push_repo, with_retries
 
 
 STATE_FILE, TABLE_FILE = "state.json", "trials.jsonl"
@@ -31,7 +31,7 @@ def push_run(
     Args:
         run_folder (`str` or `Path`): Folder of the run, with its report (see [`~lsbo.report.save_report`]).
         repo_id (`str`): `"user/name"`, or `"name"` for the account of the token.
-        private (`bool`, *optional*): Whether a new repo is private; by default the setting of the account.
+        private (`bool`, *optional*): Whether the repo is private; by default a new one is as the account says.
         overwrite (`bool`, *optional*, defaults to `False`): Whether to replace a data set that is no such run.
         token (`str`, *optional*): By default the one that is logged in.
 
@@ -58,26 +58,15 @@ def push_run(
     report = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     contents["README.md"] = _card(report, repo_id).encode()
 
-    def compare():
-        return compare_repo(api, repo_id, contents, "dataset", mark=STATE_FILE)
-
-    what = f"the push of {repo_id}"
-    change = with_retries(compare, what)
+    change = with_retries(
+        lambda: compare_repo(api, repo_id, contents, "dataset", mark=STATE_FILE), f"the push of {repo_id}"
+    )
     if change.foreign and not overwrite:
         raise FileExistsError(
             f"the data set {repo_id} on the Hub is no run of an optimiser; choose another name or pass overwrite=True"
         )
-    commits: list[str] = []
-    with_retries(lambda: api.create_repo(repo_id, repo_type="dataset", private=private, exist_ok=True), what)
-
-    def attempt() -> None:
-        # Compared anew: an earlier attempt may have gone through although its answer was lost.
-        left = with_retries(compare, what)
-        if not left.empty:
-            commits.append(commit_change(api, left, contents, "Upload a run", "dataset"))
-
-    with_retries(attempt, what)
-    return PushedRepo("run", change, commits[-1] if commits else None)
+    commit = push_repo(api, repo_id, contents, "Upload a run", "dataset", private)
+    return PushedRepo("run", change, commit)
 
 
 def _card(report: dict[str, Any], repo_id: str) -> str:

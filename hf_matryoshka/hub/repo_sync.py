@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import (
@@ -27,6 +27,8 @@ ATTEMPTS = 6
 FIRST_PAUSE = 0.5
 # The Hub writes it with the first commit; it says which files are kept as LFS.
 HUB_FILES = {".gitattributes"}
+# What tools leave in a folder and nobody else needs; the Hub refuses the first two.
+LOCAL_FOLDERS = {".git", ".cache", "__pycache__"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,12 @@ class RepoChange:
         return self.exists and not self.add and not self.delete
 
 
+def folder_files(folder: Path) -> dict[str, Path | bytes]:
+    """The files of a folder by their paths in it, without what tools leave there."""
+    paths = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name.as_posix(): path for name, path in paths.items() if not LOCAL_FOLDERS.intersection(name.parts)}
+
+
 def compare_repo(
     api: HfApi,
     repo_id: str,
@@ -69,7 +77,7 @@ def compare_repo(
         api (`HfApi`): The client.
         repo_id (`str`): The repo.
         contents (`dict[str, Path | bytes]`): A file or its content, by its path in the repo.
-        repo_type (`str`, *optional*): `"dataset"`; a model by default.
+        repo_type (`str`, *optional*): `"dataset"` or `"space"`; a model by default.
         mark (`str`, *optional*, defaults to that of a manifest): File that all repos have which are pushed from here.
     """
     try:
@@ -102,6 +110,60 @@ def commit_change(
     return api.create_commit(
         change.repo_id, operations, commit_message=message, parent_commit=change.head, repo_type=repo_type
     ).oid
+
+
+def push_repo(
+    api: HfApi,
+    repo_id: str,
+    contents: dict[str, Path | bytes],
+    message: str,
+    repo_type: str | None = None,
+    private: bool | None = None,
+    **created: Any,
+) -> str | None:
+    """Makes a repo, where there is none, and its files those of `contents`; each request is repeated if it fails.
+
+    Args:
+        api (`HfApi`): The client.
+        repo_id (`str`): The repo.
+        contents (`dict[str, Path | bytes]`): See [`compare_repo`].
+        message (`str`): That of the commit.
+        repo_type (`str`, *optional*): `"dataset"` or `"space"`; a model by default.
+        private (`bool`, *optional*): Whether the repo is private from now on; by default a new one is as the account
+            says, and another one stays as it is.
+        created (*optional*): Further arguments of `create_repo`.
+
+    Returns:
+        `str`: The commit, `None` if the repo was equal already.
+
+    Raises:
+        OSError: If the Hub does not hold then what was sent; also as [`with_retries`].
+    """
+    what, commits = f"the push of {repo_id}", []
+    # Each request with attempts of its own: through a bad network a series of them would hardly ever go through.
+    with_retries(
+        lambda: api.create_repo(repo_id, repo_type=repo_type, private=private, exist_ok=True, **created), what
+    )
+    info = None if private is None else with_retries(lambda: api.repo_info(repo_id, repo_type=repo_type), what)
+    if info is not None and info.private != private:
+        with_retries(lambda: api.update_repo_settings(repo_id, repo_type=repo_type, private=private), what)
+
+    def compare() -> RepoChange:
+        return with_retries(lambda: compare_repo(api, repo_id, contents, repo_type), what)
+
+    def attempt() -> None:
+        # Compared anew: an earlier attempt may have gone through although its answer was lost.
+        left = compare()
+        if left.empty:
+            return
+        commits.append(commit_change(api, left, contents, message, repo_type))
+        left = compare()
+        if not left.empty:
+            wrong = ", ".join([*left.add, *left.delete])
+            raise OSError(f"{repo_id} does not hold what was pushed ({wrong} differ); push again")
+
+    with_retries(attempt, what)
+    return commits[-1] if commits else None
 
 
 def with_retries(call: Callable[[], T], what: str) -> T:

@@ -18,7 +18,8 @@ from ..data.embed import embed_texts
 from ..data.texts import read_texts
 from .output_folder import staged_folder
 from .progress import no_progress_bars
-from .push import LOCAL_FOLDERS, PushedRepo, check_push
+from .push import PushedRepo, check_push
+from .repo_sync import LOCAL_FOLDERS
 from .space_levels import SpaceLevel, common_costs, quality_texts, space_levels
 from .space_push import push_space
 from .space_requirements import GRADIO_VERSION, PYTHON_VERSION, requirements

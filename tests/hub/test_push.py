@@ -6,7 +6,6 @@ import shutil
 import pytest
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
 
-from hf_matryoshka.hub import push as push_module
 from hf_matryoshka.hub import repo_sync
 from hf_matryoshka.hub.export import export_level
 from hf_matryoshka.hub.export_family import export_family
@@ -149,15 +148,15 @@ def test_the_account_completes_the_name(hub, exported):
 
 
 def test_a_push_goes_on_where_it_was_interrupted(hub, exported, monkeypatch):
-    commit = push_module.commit_change
+    commit = repo_sync.commit_change
 
-    def interrupted(api, change, contents, message):
+    def interrupted(api, change, *arguments):
         if change.repo_id == "me/tiny-d8":
             raise KeyboardInterrupt
-        return commit(api, change, contents, message)
+        return commit(api, change, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(push_module, "commit_change", interrupted)
+        patch.setattr(repo_sync, "commit_change", interrupted)
         with pytest.raises(KeyboardInterrupt):
             exported.push("me/tiny")
     done = state()[0]["me/tiny-d4"]

@@ -70,7 +70,9 @@ def test_what_is_no_run_is_neither_pushed_nor_replaced(hub, space, tmp_path):
     HfApi().upload_file(path_or_fileobj=b"1", path_in_repo="x.csv", repo_id="me/other", repo_type="dataset")
     with pytest.raises(FileExistsError, match="me/other on the Hub is no run"):
         push_run(tmp_path / "run", "me/other")
-    push_run(tmp_path / "run", "me/other", overwrite=True)
+    push_run(tmp_path / "run", "me/other", overwrite=True, private=True)
+    # It was public before.
+    assert HfApi().repo_info("me/other", repo_type="dataset").private
     assert "x.csv" not in HfApi().list_repo_files("me/other", repo_type="dataset")
     assert json.loads((tmp_path / "run" / "summary.json").read_text())["diagnostics"]["leave_one_out"] is None
     with pytest.raises(PermissionError):
