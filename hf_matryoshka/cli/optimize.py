@@ -25,7 +25,10 @@ def optimize(
         str | None, typer.Option(help="Stages of staged: nested (the prefix grows), frozen or full.")
     ] = None,
     surrogate: Annotated[
-        str | None, typer.Option(help="Model of staged: rbf, matern, saas, linear or, with --corpus, texts.")
+        str | None,
+        typer.Option(
+            help="Model of staged: rbf (default), matern, saas, linear or, with --corpus, texts (default there)."
+        ),
     ] = None,
     initial: Annotated[int | None, typer.Option(help="Trials before the first model (10 by default).")] = None,
     stage_patience: Annotated[

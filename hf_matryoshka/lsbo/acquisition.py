@@ -51,43 +51,70 @@ class Observations:
     noisy: bool = False
 
 
-def propose(
+def expected_improvement(
     model: Model,
     known: Observations,
-    bounds: torch.Tensor,
-    fixed: dict[int, float],
-    q: int,
     seed: int,
     options: AcquisitionOptions,
     *,
     feasibility: Model | None = None,
     log_prior: Callable[[torch.Tensor], torch.Tensor] | None = None,
     prior_exponent: float = 0.0,
+) -> AcquisitionFunction:
+    """The logarithm of the expected improvement over what is known (Ament et al., arXiv 2310.20708).
+
+    Args:
+        model (`Model`): Of the objective.
+        known ([`Observations`]): What it was fitted on.
+        seed (`int`): Of the draws.
+        options ([`AcquisitionOptions`]): How many draws.
+        feasibility (`Model`, *optional*): Of whether a point has a value at all, 1, or fails, 0.
+        log_prior (`Callable`, *optional*): Logarithm of a density over points `(..., dim)`, which guides the search.
+        prior_exponent (`float`, *optional*, defaults to 0.0): How much.
+
+    Returns:
+        `AcquisitionFunction`: Of points `(n, q, dim)`.
+    """
+    settings = {"sampler": SobolQMCNormalSampler(torch.Size([options.mc_samples]), seed=seed)}
+    settings["X_pending"] = known.pending
+    if feasibility is not None:
+        model = ModelListGP(model, feasibility)
+        settings["objective"] = GenericMCObjective(lambda samples, X=None: samples[..., 0])
+        settings["constraints"] = [lambda samples: 0.5 - samples[..., 1]]
+    if known.noisy:
+        improvement = qLogNoisyExpectedImprovement(model, X_baseline=known.points, prune_baseline=True, **settings)
+    else:
+        improvement = qLogExpectedImprovement(model, best_f=known.values.max(), **settings)
+    if log_prior is None or not prior_exponent:
+        return improvement
+    return PriorGuidedAcquisitionFunction(
+        improvement, _Density(log_prior), log=True, prior_exponent=prior_exponent, X_pending=known.pending
+    )
+
+
+def propose(
+    acquisition: AcquisitionFunction,
+    bounds: torch.Tensor,
+    fixed: dict[int, float],
+    q: int,
+    seed: int,
+    options: AcquisitionOptions,
     project: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> tuple[torch.Tensor, float]:
     """The points of the largest expected improvement, one after the other.
 
     Args:
-        model (`Model`): Of the objective.
-        known ([`Observations`]): What it was fitted on.
+        acquisition (`AcquisitionFunction`): As [`expected_improvement`] makes it.
         bounds (`torch.DoubleTensor` of shape `(2, dim)`): The box to look in.
         fixed (`dict[int, float]`): Coordinates that are not to be changed, and what they are.
         q (`int`): How many points.
-        seed (`int`): Of the draws.
+        seed (`int`): Of the starting points.
         options ([`AcquisitionOptions`]): How hard to look.
-        feasibility (`Model`, *optional*): Of whether a point has a value at all, 1, or fails, 0.
-        log_prior (`Callable`, *optional*): Logarithm of a density over points `(..., dim)`, which guides the search.
-        prior_exponent (`float`, *optional*, defaults to 0.0): How much.
         project (`Callable`, *optional*): Takes points `(..., dim)` to allowed ones.
 
     Returns:
         `tuple[torch.Tensor, float]`: Points `(q, dim)`, and the logarithm of the expected improvement of the first.
     """
-    acquisition = _improvement(model, known, seed, options, feasibility)
-    if log_prior is not None and prior_exponent:
-        acquisition = PriorGuidedAcquisitionFunction(
-            acquisition, _Density(log_prior), log=True, prior_exponent=prior_exponent, X_pending=known.pending
-        )
     points, values = optimize_acqf(
         acquisition,
         bounds=bounds,
@@ -102,18 +129,27 @@ def propose(
     return points.detach(), float(values.reshape(-1)[0])
 
 
-def _improvement(
-    model: Model, known: Observations, seed: int, options: AcquisitionOptions, feasibility: Model | None
-) -> AcquisitionFunction:
-    settings = {"sampler": SobolQMCNormalSampler(torch.Size([options.mc_samples]), seed=seed)}
-    settings["X_pending"] = known.pending
-    if feasibility is not None:
-        model = ModelListGP(model, feasibility)
-        settings["objective"] = GenericMCObjective(lambda samples, X=None: samples[..., 0])
-        settings["constraints"] = [lambda samples: 0.5 - samples[..., 1]]
-    if known.noisy:
-        return qLogNoisyExpectedImprovement(model, X_baseline=known.points, prune_baseline=True, **settings)
-    return qLogExpectedImprovement(model, best_f=known.values.max(), **settings)
+def best_of(acquisition: AcquisitionFunction, points: torch.Tensor, q: int) -> list[int]:
+    """Which of some points have the largest expected improvement, one after the other.
+
+    Args:
+        acquisition (`AcquisitionFunction`): As [`expected_improvement`] makes it.
+        points (`torch.DoubleTensor` of shape `(n, dim)`): The points.
+        q (`int`): How many; all if there are fewer.
+
+    Returns:
+        `list[int]`: Their places.
+    """
+    chosen: list[int] = []
+    before = acquisition.X_pending
+    for _ in range(min(q, len(points))):
+        taken = [] if before is None else [before]
+        acquisition.set_X_pending(torch.cat([*taken, points[chosen]]) if taken or chosen else None)
+        with torch.no_grad():
+            gains = acquisition(points[:, None])
+        gains[chosen] = -torch.inf
+        chosen.append(int(gains.argmax()))
+    return chosen
 
 
 class _Density(nn.Module):

@@ -1,15 +1,19 @@
 """Staged latent-space Bayesian optimisation."""
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from botorch.acquisition import AcquisitionFunction
+from botorch.models.model import Model
 from botorch.utils.sampling import manual_seed
 from scipy.stats import chi2
 
-from .acquisition import AcquisitionOptions, Observations, propose
+from .acquisition import AcquisitionOptions, Observations, best_of, expected_improvement, propose
+from .candidates import draw_candidates
 from .optimizer import Optimizer
 from .search_space import SearchSpace
 from .stages import Stage, plan_stages
@@ -19,10 +23,31 @@ from .trial import COMPLETE, FAILED, PENDING, Trial
 from .trust_region import TrustRegion
 
 
-# Proposals that decode to a known text, one after the other, before a random point is taken instead.
+# Random points that decode to a known text, one after the other, before one is taken all the same.
 MAX_ECHOES = 8
+# A proposal that decodes to a known text is looked for again, the last time among points whose texts are new.
+LOOKS = 2
 # Observations of a block that a model of it alone needs: the best trial before it, and some that were drawn.
 LEAST_OF_BLOCK = 4
+
+
+@dataclass
+class _Problem:
+    """What a proposal is computed from: the model, what it was fitted on in the coordinates from `low` to `width` of
+    the cube, and the best point of all coordinates."""
+
+    model: Model
+    known: Observations
+    best: np.ndarray
+    low: int
+    width: int
+
+    def whole(self, space: SearchSpace, points: torch.Tensor) -> np.ndarray:
+        """All coordinates, `(n, latent_dim)`, of points of the cube."""
+        found = np.zeros((len(points), space.latent_dim))
+        found[:, : self.low] = self.best[: self.low]
+        found[:, self.low : self.width] = space.from_unit(points).numpy()
+        return found
 
 
 class StagedLSBO(Optimizer):
@@ -36,7 +61,7 @@ class StagedLSBO(Optimizer):
 
     Each proposal maximises the logarithm of the expected improvement under a Gaussian process (Ament et al., arXiv
     2310.20708). A proposal that decodes to a known text is not evaluated: its value is known, the model learns it, and
-    looks again.
+    the best of some drawn points whose texts are new is taken instead.
 
     Args:
         space ([`SearchSpace`]), maximize (`bool`), trials (`int`), seed (`int`), folder (`str` or `Path`): As those of
@@ -46,8 +71,10 @@ class StagedLSBO(Optimizer):
             15, 10.
         initial (`int`, *optional*, defaults to 10): Trials before the first model: the mean, then random ones of the
             first stage.
-        surrogate (`str`, *optional*, defaults to `"rbf"`): `"rbf"`, `"matern"`, `"saas"` or `"linear"`, see
-            [`fit_surrogate`]; `"texts"`: an `"rbf"` of what the decoded texts are encoded to (see [`TextModel`]).
+        surrogate (`str`, *optional*): `"rbf"`, `"matern"`, `"saas"` or `"linear"`, see [`fit_surrogate`]; `"texts"`:
+            an `"rbf"` of what the decoded texts are encoded to (see [`TextModel`]), which takes none of
+            `trust_region`, `typical_set`, `prior_weight` and `noisy`. By default `"texts"` where the space encodes
+            texts and none of these is given, else `"rbf"`.
         stage_patience (`int`, *optional*): A stage also ends after so many trials without a better value; what is left
             of its budget goes to the last stage.
         reopen (`bool`, *optional*, defaults to `False`): Of `"frozen"`: a trial changes whichever block so far
@@ -80,7 +107,7 @@ class StagedLSBO(Optimizer):
         mode: str = "nested",
         budgets: list[int] | None = None,
         initial: int = 10,
-        surrogate: str = "rbf",
+        surrogate: str | None = None,
         stage_patience: int | None = None,
         reopen: bool = False,
         trust_region: bool = False,
@@ -92,6 +119,12 @@ class StagedLSBO(Optimizer):
     ):
         super().__init__(space, maximize=maximize, trials=trials, seed=seed, folder=folder)
         self.stages = plan_stages(space.dims, mode, trials, budgets)
+        given = {"trust_region": trust_region, "typical_set": typical_set, "prior_weight": prior_weight}
+        given = [name for name, value in (given | {"noisy": noisy}).items() if value]
+        if surrogate is None:
+            surrogate = "rbf" if space.encode_texts is None or given else TEXTS
+        if surrogate == TEXTS and given:
+            raise ValueError(f"a model of texts has no {given[0]}; leave it out or choose another surrogate")
         if surrogate not in (*SURROGATES, TEXTS):
             raise ValueError(
                 f"surrogate {surrogate!r} does not exist; choose one of {', '.join((*SURROGATES, TEXTS))}"
@@ -206,14 +239,19 @@ class StagedLSBO(Optimizer):
 
     def _by_model(self, stage: Stage, q: int, rng: np.random.Generator) -> list[Trial]:
         found: list[Trial] = []
-        for _ in range(MAX_ECHOES + 1):
-            seed = int(rng.integers(2**31))
+        model: Model | None = None
+        for look in range(LOOKS):
+            seed, left = int(rng.integers(2**31)), q - len(found)
             with manual_seed(seed):
                 if self._texts is not None:
-                    rows = self._best_texts(stage, q - len(found), seed, found)
+                    rows = self._best_texts(stage, left, seed, found)
                 else:
-                    rows = self._maximise(stage, q - len(found), seed, found)
-            for trial in self._trials(rows, stage.number, stage.end, "model"):
+                    # An echo is one value more; the hyper-parameters can wait for the next trial.
+                    problem = self._problem(stage, found, model)
+                    model = problem.model
+                    best = self._best_drawn if look == LOOKS - 1 and self.space.decode_texts else self._maximise
+                    rows = best(stage, problem, left, seed, found)
+            for trial in self._trials(rows, stage.number, stage.end, "model") if len(rows) else ():
                 echo = self._echo_of(trial, found)
                 if echo is None:
                     trial.id = len(self.trials) + len(found)
@@ -231,12 +269,9 @@ class StagedLSBO(Optimizer):
             return None
         return next((other for other in (*self.trials, *found) if other.text == trial.text), None)
 
-    def _maximise(self, stage: Stage, q: int, seed: int, found: list[Trial]) -> np.ndarray:
-        """Coordinates, `(q, latent_dim)`, of the largest expected improvement."""
-        blocks = [(stage.start, stage.end)]
+    def _problem(self, stage: Stage, found: list[Trial], like: Model | None) -> _Problem:
+        """What a proposal of a stage is computed from; hyper-parameters are those of `like`, if there is one."""
         joint = self._joint
-        if self.reopen:
-            blocks = [(earlier.start, earlier.end) for earlier in self.stages[: stage.number + 1]]
         rows, values = self._known(stage)
         best = rows[int(values.argmax())]
         # As many coordinates as any observation sets: the others are 0 everywhere.
@@ -246,14 +281,34 @@ class StagedLSBO(Optimizer):
         low = 0 if joint else stage.start
         cube = self.space.to_unit(torch.from_numpy(rows))[:, low:width]
         variances = self._variances() if joint and not len(self._corpus[1]) and not self._echoes else None
-        model = fit_surrogate(cube, torch.from_numpy(values), self.surrogate, variances)
+        model = fit_surrogate(cube, torch.from_numpy(values), self.surrogate, variances, like)
         open_rows = [trial.coordinates for trial in (*self.trials, *found) if trial.status == PENDING]
         pending = self.space.to_unit(torch.from_numpy(np.array(open_rows)))[:, low:width] if open_rows else None
         known = Observations(cube, torch.from_numpy(values), pending, self.noisy)
+        return _Problem(model, known, best, low, width)
+
+    def _improvement(self, problem: _Problem, seed: int) -> AcquisitionFunction:
+        return expected_improvement(
+            problem.model,
+            problem.known,
+            seed,
+            self.acquisition,
+            feasibility=self._feasibility(problem.low, problem.width),
+            log_prior=self._log_prior if self.prior_weight else None,
+            prior_exponent=self.prior_weight / max(1, len(self.completed)),
+        )
+
+    def _maximise(self, stage: Stage, problem: _Problem, q: int, seed: int, found: list[Trial]) -> np.ndarray:
+        """Coordinates, `(q, latent_dim)`, of the largest expected improvement."""
+        low, width, best = problem.low, problem.width, problem.best
+        blocks = [(stage.start, stage.end)]
+        if self.reopen:
+            blocks = [(earlier.start, earlier.end) for earlier in self.stages[: stage.number + 1]]
         centre = self.space.to_unit(torch.from_numpy(best))[low:width]
         bounds = torch.stack([torch.zeros_like(centre), torch.ones_like(centre)])
         if self.region is not None:
-            bounds = self.region.bounds(centre, model)
+            bounds = self.region.bounds(centre, problem.model)
+        project = self._project(stage.end, best[:low]) if self.typical_set else None
         searched = []
         for start, end in blocks:
             # What is not searched stays: earlier blocks as in the best trial, later ones at 0.
@@ -261,25 +316,25 @@ class StagedLSBO(Optimizer):
             for place in range(low, width):
                 if not start <= place < end:
                     held[place - low] = float(centre[place - low]) if place < start or self.reopen else 0.5
-            points, gain = propose(
-                model,
-                known,
-                bounds,
-                held,
-                q,
-                seed,
-                self.acquisition,
-                feasibility=self._feasibility(low, width),
-                log_prior=self._log_prior if self.prior_weight else None,
-                prior_exponent=self.prior_weight / max(1, len(self.completed)),
-                project=self._project(stage.end, best[:low]) if self.typical_set else None,
-            )
+            points, gain = propose(self._improvement(problem, seed), bounds, held, q, seed, self.acquisition, project)
             searched.append((gain, points))
-        points = max(searched, key=lambda pair: pair[0])[1]
-        full = np.zeros((len(points), self.space.latent_dim))
-        full[:, :low] = best[:low]
-        full[:, low:width] = self.space.from_unit(points).numpy()
-        return full
+        return problem.whole(self.space, max(searched, key=lambda pair: pair[0])[1])
+
+    def _best_drawn(self, stage: Stage, problem: _Problem, q: int, seed: int, found: list[Trial]) -> np.ndarray:
+        """Coordinates, at most `(q, latent_dim)`, of the largest expected improvement among points that are drawn and
+        whose texts are new; none if no text is."""
+        low, width = problem.low, problem.width
+        rows = draw_candidates(self.space, problem.best, stage.start, stage.end, seed)
+        points = self.space.to_unit(torch.from_numpy(rows))[:, low:width]
+        if self.typical_set:
+            points = self._project(stage.end, problem.best[:low])(points)
+        rows = problem.whole(self.space, points)
+        known = {trial.text for trial in (*self.trials, *found)}
+        texts = self.space.decode_texts(self.space.decode(rows))
+        new = list({text: place for place, text in enumerate(texts) if text not in known}.values())
+        if not new:
+            return rows[:0]
+        return rows[[new[number] for number in best_of(self._improvement(problem, seed), points[new], q)]]
 
     def _best_texts(self, stage: Stage, q: int, seed: int, found: list[Trial]) -> np.ndarray:
         """Coordinates, `(q, latent_dim)`, of the texts of the largest expected improvement among some that are

@@ -16,7 +16,11 @@ FIT_STEPS = 75
 
 
 def fit_surrogate(
-    points: torch.Tensor, values: torch.Tensor, kind: str = "rbf", variances: torch.Tensor | None = None
+    points: torch.Tensor,
+    values: torch.Tensor,
+    kind: str = "rbf",
+    variances: torch.Tensor | None = None,
+    like: Model | None = None,
 ) -> Model:
     """A fitted model of an objective.
 
@@ -28,6 +32,7 @@ def fit_surrogate(
             such with sparse priors (Eriksson and Jankowiak, arXiv 2103.00349), at their most likely values;
             `"linear"`.
         variances (`torch.DoubleTensor` of shape `(n,)`, *optional*): Of the noise in each value; else one is fitted.
+        like (`Model`, *optional*): A model whose hyper-parameters are taken instead of fitted, if it has the same.
 
     Returns:
         `botorch.models.model.Model`.
@@ -48,6 +53,10 @@ def fit_surrogate(
     else:
         kernel = get_covar_module_with_dim_scaled_prior(ard_num_dims=points.shape[1], use_rbf_kernel=kind == "rbf")
         model = SingleTaskGP(points, targets, noise, covar_module=kernel)
+    known = {} if like is None else dict(like.named_parameters())
+    if known and known.keys() == dict(model.named_parameters()).keys():
+        model.load_state_dict(known, strict=False)
+        return model.eval()
     # The last digits of the hyper-parameters are not worth most of the time.
     fit_gpytorch_mll(
         ExactMarginalLogLikelihood(model.likelihood, model), optimizer_kwargs={"options": {"maxiter": FIT_STEPS}}

@@ -4,18 +4,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from botorch.acquisition.logei import qLogExpectedImprovement
-from botorch.sampling import SobolQMCNormalSampler
 
+from .acquisition import AcquisitionOptions, Observations, best_of, expected_improvement
+from .candidates import draw_candidates
 from .search_space import SearchSpace
 from .surrogates import fit_surrogate
 
 
 TEXTS = "texts"
-# Points that are drawn and decoded for a proposal, and the spread of those around the best one.
-CANDIDATES, SPREADS = 256, (0.1, 0.3, 1.0)
-# Of these the coordinates that are changed at once, on average: more would leave nothing of the best point.
-CHANGED = 20
 
 
 class TextModel:
@@ -73,7 +69,7 @@ class TextModel:
         Returns:
             `np.ndarray` of shape `(k, latent_dim)`: At most `q` points; at least one.
         """
-        rows = self._candidates(centre, start, end, np.random.default_rng(seed))
+        rows = draw_candidates(self.space, centre, start, end, seed)
         texts = list(self.space.decode_texts(self.space.decode(rows)))
         places = {text: row for row, text in reversed(list(enumerate(texts))) if text not in set(known)}
         if not places:
@@ -83,26 +79,6 @@ class TextModel:
         names = list(places)
         points = self.space.to_unit(torch.from_numpy(self.features(names)))
         waiting = self.space.to_unit(torch.from_numpy(self.features(pending))) if pending else None
-        chosen: list[int] = []
-        sampler = SobolQMCNormalSampler(torch.Size([128]), seed=seed)
-        for _ in range(min(q, len(names))):
-            gain = qLogExpectedImprovement(model, best_f=float(values.max()), sampler=sampler, X_pending=waiting)
-            with torch.no_grad():
-                found = gain(points[:, None])
-            found[chosen] = -torch.inf
-            chosen.append(int(found.argmax()))
-            taken = points[chosen[-1]][None]
-            waiting = taken if waiting is None else torch.cat([waiting, taken])
+        known_values = Observations(cube, torch.from_numpy(values), waiting)
+        chosen = best_of(expected_improvement(model, known_values, seed, AcquisitionOptions()), points, q)
         return rows[[places[names[number]] for number in chosen]]
-
-    def _candidates(self, centre: np.ndarray, start: int, end: int, rng: np.random.Generator) -> np.ndarray:
-        """Half of them drawn from the density of the latents, half near the best point."""
-        rows = np.zeros((CANDIDATES, self.space.latent_dim))
-        rows[:, :start] = centre[:start]
-        half, width = CANDIDATES // 2, end - start
-        rows[:half, start:end] = rng.standard_normal((half, width))
-        changed = rng.random((CANDIDATES - half, width)) < min(1.0, CHANGED / width)
-        spread = rng.choice(SPREADS, size=(CANDIDATES - half, 1))
-        moved = changed * spread * rng.standard_normal((CANDIDATES - half, width))
-        rows[half:, start:end] = centre[start:end] + moved
-        return rows.clip(-self.space.bound, self.space.bound)

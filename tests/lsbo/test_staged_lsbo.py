@@ -170,6 +170,8 @@ def test_texts_that_are_known_are_not_evaluated_again(space):
     best = run.optimize(objective, progress=False)
     by_model = [trial.text for trial in run.trials if trial.origin == "model"]
     assert best.value == 7 and run.duplicates > 0 and len(by_model) == len(set(by_model))
+    # All eight, by the model: the first ones by chance, the others because only texts that are new are chosen from.
+    assert set(seen) == set(words)
 
 
 def test_what_is_known_before_the_start_helps(space):

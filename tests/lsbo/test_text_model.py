@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -27,7 +29,8 @@ def distance(text):
 
 
 def test_the_texts_that_promise_most_are_proposed(space):
-    run = StagedLSBO(space, maximize=True, trials=16, initial=6, surrogate="texts", acquisition=QUICK)
+    run = StagedLSBO(space, maximize=True, trials=16, initial=6, acquisition=QUICK)
+    assert run.surrogate == "texts"
     best = run.optimize(distance, q=2, progress=False)
     assert best.value >= -1 and len({trial.text for trial in run.trials}) == len(run.trials)
     assert all(not trial.coordinates[2:].any() for trial in run.trials if trial.stage == 0)
@@ -52,3 +55,11 @@ def test_a_text_is_encoded_once(space):
 def test_texts_are_needed():
     with pytest.raises(ValueError, match="needs a search space with decode_texts and encode_texts"):
         StagedLSBO(make_space(), maximize=True, trials=8, surrogate="texts")
+
+
+def test_texts_are_modelled_where_they_can_be(space):
+    make = partial(StagedLSBO, maximize=True, trials=8)
+    assert make(space).surrogate == "texts" and make(make_space()).surrogate == "rbf"
+    assert make(space, noisy=True).surrogate == make(space, surrogate="rbf").surrogate == "rbf"
+    with pytest.raises(ValueError, match="a model of texts has no trust_region; leave it out or choose another"):
+        make(space, surrogate="texts", trust_region=True)
