@@ -5,6 +5,7 @@ import secrets
 import shutil
 import tempfile
 import threading
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,10 @@ from .repository import MAIN, Commit, Repository
 
 DEFAULT_MAX_UPLOAD_BYTES = 5 * 1024**3
 _PROXIES = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
+
+
+# Requests that the log keeps, the last ones: a hub may serve for days.
+LOG_SIZE = 10_000
 
 
 class LocalHub:
@@ -78,7 +83,7 @@ class LocalHub:
         self.faults = faults
         self.max_upload_bytes = max_upload_bytes
         self.on_request = on_request
-        self.requests: list[ServedRequest] = []
+        self.requests: deque[ServedRequest] = deque(maxlen=LOG_SIZE)
         self.secret = secrets.token_bytes(32)
         self._port, self._host = port, host
         self._user, self._orgs, self._token = user, tuple(orgs), token
