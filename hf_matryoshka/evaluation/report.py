@@ -21,6 +21,7 @@ PACKAGES = ("torch", "transformers", "sentence-transformers", "mteb", "datasets"
 OTHERS = {
     "botorch": "botorch",
     "cma": "cma",
+    "faiss": "faiss-cpu",
     "gpytorch": "gpytorch",
     "onnxruntime": "onnxruntime",
     "peft": "peft",
