@@ -6,7 +6,10 @@ from .matryoshka_arguments import MatryoshkaTrainingArguments
 
 
 PREFIX_WEIGHTS = ("uniform", "linear", "sqrt")
-WEIGHTS = ("reconstruction_weight", "cascade_weight", "likelihood_weight", "latent_penalty_weight")
+WEIGHTS = (
+    *("reconstruction_weight", "cascade_weight", "likelihood_weight", "latent_penalty_weight"),
+    "relational_weight",
+)
 
 
 @dataclass
@@ -19,8 +22,10 @@ class FunnelTrainingArguments(MatryoshkaTrainingArguments):
         prefix_weights (`str`, *optional*, defaults to `"uniform"`): Weights of the levels, `"uniform"`, `"linear"` or
             `"sqrt"`.
         cascade_weight (`float`, *optional*, defaults to 0.0), likelihood_weight (`float`, *optional*, defaults to
-        0.01),
-            latent_penalty_weight (`float`, *optional*, defaults to 0.0)
+            0.01), latent_penalty_weight (`float`, *optional*, defaults to 0.0)
+        relational_weight (`float`, *optional*, defaults to 0.0): Of [`relational_distillation_loss`] between the
+            latent of each level and the embeddings, a mean over the levels: what is near in a batch shall be near.
+        temperature (`float`, *optional*, defaults to 0.05): Divides the cosines there.
 
     Parameters that control the terms of the cascade:
         cascade_decay (`float`, *optional*, defaults to 0.7): Weight of a stage, as a multiple of that before it.
@@ -68,6 +73,14 @@ class FunnelTrainingArguments(MatryoshkaTrainingArguments):
     latent_penalty_weight: float = field(
         default=0.0, metadata={"help": "Weight of half the squared length of the latent (0.01 in the original)."}
     )
+    relational_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of the relational distillation of the latents of each level: what is near to what in a "
+            "batch. For latents that are searched in."
+        },
+    )
+    temperature: float = field(default=0.05, metadata={"help": "Divides the cosines that are compared there."})
     learning_rate: float = field(default=1e-3, metadata={"help": "The initial learning rate of the optimizer."})
     per_device_train_batch_size: int = field(default=1024, metadata={"help": "Embeddings in a training batch."})
     per_device_eval_batch_size: int = field(default=4096, metadata={"help": "Embeddings in an evaluation batch."})
@@ -80,6 +93,8 @@ class FunnelTrainingArguments(MatryoshkaTrainingArguments):
             )
         if any(getattr(self, name) < 0 for name in WEIGHTS) or not any(getattr(self, name) for name in WEIGHTS):
             raise ValueError(f"no weight may be negative and at least one must be positive: {', '.join(WEIGHTS)}")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be above 0, but is {self.temperature}")
         if not 0 < self.cascade_decay <= 1:
             raise ValueError(f"cascade_decay must be in (0, 1], but is {self.cascade_decay}")
         if self.level_sampling != "all":

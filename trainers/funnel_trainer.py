@@ -7,6 +7,7 @@ from torch import nn
 
 from ..modeling.modeling_matryoshka_funnel import MatryoshkaFunnelOutput
 from .funnel_arguments import FunnelTrainingArguments
+from .losses.embedding_distillation import relational_distillation_loss
 from .losses.funnel import cascade_loss, progressive_decay, reconstruction_distance
 from .matryoshka_trainer import MatryoshkaTrainer
 
@@ -15,7 +16,8 @@ class FunnelTrainer(MatryoshkaTrainer):
     """Trains a [`MatryoshkaFunnelModel`] on embeddings.
 
     The loss of a level is how far what it decodes is from the embedding (see [`FunnelTrainingArguments`]); the terms
-    `cascade`, `likelihood` and `latent_penalty` are about the latent. Evaluation reports `eval_loss_<level>`.
+    `cascade`, `likelihood`, `latent_penalty` and `relational` are about the latent. Evaluation reports
+    `eval_loss_<level>`. The relational term compares the embeddings of a batch, in training those of all processes.
 
     The data set gives `{"embeddings": torch.FloatTensor of shape (embedding_dim,)}`.
 
@@ -71,6 +73,13 @@ class FunnelTrainer(MatryoshkaTrainer):
             terms["likelihood"] = -args.likelihood_weight * shared.log_prob.mean() / dim
         if args.latent_penalty_weight:
             terms["latent_penalty"] = args.latent_penalty_weight * 0.5 * (latents**2).sum(dim=-1).mean()
+        if args.relational_weight:
+            codes, targets = (self.all_rows(rows.float(), model) for rows in (latents, inputs["embeddings"]))
+            found = [
+                relational_distillation_loss(codes[:, :dim], targets, args.temperature)
+                for dim in config.matryoshka_dims
+            ]
+            terms["relational"] = args.relational_weight * sum(found) / len(found)
         return terms
 
     def _config(self, model: nn.Module):

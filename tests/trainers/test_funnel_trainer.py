@@ -10,6 +10,7 @@ from hf_matryoshka.modeling.funnel_layers import normal_log_prob
 from hf_matryoshka.surgery.funnel_init import init_funnel
 from hf_matryoshka.trainers.funnel_arguments import FunnelTrainingArguments
 from hf_matryoshka.trainers.funnel_trainer import FunnelTrainer
+from hf_matryoshka.trainers.losses.embedding_distillation import relational_distillation_loss
 from hf_matryoshka.trainers.losses.funnel import cascade_loss, progressive_decay, reconstruction_distance
 
 from ..modeling.funnel_models import KINDS
@@ -59,6 +60,7 @@ def test_every_level_learns_and_is_reported(embeddings, tmp_path, kind):
 def test_the_loss_is_what_the_arguments_say(embeddings, tmp_path, kind, geometry):
     weights = {"reconstruction_weight": 2.0, "cascade_weight": 0.3, "likelihood_weight": 0.1}
     weights |= {"latent_penalty_weight": 0.01, "cascade_decay": 0.5, "prefix_weights": "linear"}
+    weights |= {"relational_weight": 0.2, "temperature": 0.1}
     run = trainer(embeddings, tmp_path, kind, geometry=geometry, **weights)
     model, x = run.model, torch.from_numpy(embeddings[:32])
     for parameter in model.parameters():
@@ -77,7 +79,21 @@ def test_the_loss_is_what_the_arguments_say(embeddings, tmp_path, kind, geometry
         expected += 0.3 * cascade / 1.5
         log_prob, dim = (model.log_likelihood(x), 24) if kind == "flow" else (model.log_prob(z), 8)
         expected += -0.1 * log_prob.mean() / dim + 0.01 * 0.5 * (z**2).sum(-1).mean()
+        near = [relational_distillation_loss(z[:, :dim], x, 0.1) for dim in (2, 4, 8)]
+        expected += 0.2 * sum(near) / 3
     assert found == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_latents_keep_neighbours_if_they_are_told_to(embeddings, tmp_path):
+    x = torch.from_numpy(embeddings[1800:])
+    found = {}
+    for weight in (0.0, 0.3):
+        run = trainer(embeddings, tmp_path, relational_weight=weight, learning_rate=3e-3)
+        run.train()
+        with torch.no_grad():
+            latents = run.model.encode(x)
+            found[weight] = [relational_distillation_loss(latents[:, :dim], x).item() for dim in (2, 4, 8)]
+    assert all(told < 0.9 * free for told, free in zip(found[0.3], found[0.0], strict=True))
 
 
 def test_accumulated_batches_give_the_trajectory_of_whole_ones(embeddings, tmp_path):
@@ -129,6 +145,7 @@ def test_level_weights_of_the_prefixes(embeddings, tmp_path):
     [
         ({"prefix_weights": "log"}, "prefix_weights 'log' does not exist; choose one of uniform, linear, sqrt"),
         ({"likelihood_weight": -1}, "no weight may be negative"),
+        ({"relational_weight": 1, "temperature": 0}, "temperature must be above 0"),
         ({"reconstruction_weight": 0, "likelihood_weight": 0}, "at least one must be positive"),
         ({"cascade_decay": 0}, r"cascade_decay must be in \(0, 1\]"),
         ({"level_sampling": "random"}, "decodes all its levels at once"),
