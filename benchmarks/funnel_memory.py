@@ -10,14 +10,11 @@ once the program is loaded and no file is open.
 """
 
 import argparse
-import json
-import multiprocessing
-import threading
-import time
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from process_memory import measured
 
 from hf_matryoshka import FunnelRecipe, train_funnel
 from hf_matryoshka.data.arrow import vectors_table
@@ -28,16 +25,16 @@ from hf_matryoshka.evaluation.table import format_rows
 WIDTH, PIECE, BATCH = 768, 50_000, 16_384
 
 
-def write_vectors(path: Path, count: int) -> None:
+def write_vectors(path: Path, count: int, width: int = WIDTH) -> None:
     """Random unit vectors with a spread that falls, as that of embeddings does."""
     if path.is_file():
         return
-    rng, spread = np.random.default_rng(0), np.linspace(1, 0.05, WIDTH, dtype=np.float32)
+    rng, spread = np.random.default_rng(0), np.linspace(1, 0.05, width, dtype=np.float32)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     writer = None
     for start in range(0, count, PIECE):
-        rows = rng.standard_normal((min(PIECE, count - start), WIDTH), dtype=np.float32) * spread
+        rows = rng.standard_normal((min(PIECE, count - start), width), dtype=np.float32) * spread
         table = vectors_table(rows / np.linalg.norm(rows, axis=1, keepdims=True))
         writer = writer or pa.ipc.new_stream(str(temporary), table.schema)
         writer.write_table(table)
@@ -45,31 +42,10 @@ def write_vectors(path: Path, count: int) -> None:
     temporary.rename(path)
 
 
-def private_mb() -> float:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("RssAnon"):
-            return int(line.split()[1]) / 1024
-    raise OSError("this system does not tell the private memory of a process")
-
-
-def measure(path: Path, work: Path, steps: int, result: Path) -> None:
-    peak, done = [private_mb()], threading.Event()
-    first = peak[0]
-
-    def watch() -> None:
-        while not done.wait(0.1):
-            peak[0] = max(peak[0], private_mb())
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    began = time.time()
+def train(path: Path, work: Path, steps: int) -> dict[str, float]:
     recipe = FunnelRecipe(vectors=str(path), preset="original", validation_fraction=0.02, test_fraction=0.02)
     training = {"max_steps": steps, "per_device_train_batch_size": BATCH, "disable_tqdm": True, "save_steps": steps}
-    report = train_funnel(recipe, work, training, overwrite=True).report
-    done.set()
-    thread.join()
-    found = {"peak_mb": peak[0], "loaded_mb": first, "seconds": time.time() - began}
-    result.write_text(json.dumps(found | {"training_seconds": report["seconds"]}))
+    return {"training_seconds": train_funnel(recipe, work, training, overwrite=True).report["seconds"]}
 
 
 def main() -> None:
@@ -84,16 +60,8 @@ def main() -> None:
     for count in arguments.counts:
         path = arguments.work / f"{count}.arrow"
         write_vectors(path, count)
-        result = arguments.work / f"{count}.json"
-        # A process of its own: what one run leaves would count in the next.
-        process = multiprocessing.get_context("spawn").Process(
-            target=measure, args=(path, arguments.work / f"run{count}", arguments.steps, result)
-        )
-        process.start()
-        process.join()
-        if process.exitcode:
-            raise SystemExit(f"the run on {count} embeddings ended with {process.exitcode}")
-        for metric, value in json.loads(result.read_text()).items():
+        found = measured(train, path, arguments.work / f"run{count}", arguments.steps)
+        for metric, value in found.items():
             row = {"system": "ours", "level": "all", "split": "random", "metric": metric, "value": value}
             rows.append(row | {"embeddings": count, "file_mb": path.stat().st_size / 2**20})
         print(rows[-4:], flush=True)

@@ -34,6 +34,7 @@ os.environ["HF_HUB_DISABLE_XET"] = "1"
 import httpx
 import numpy as np
 from huggingface_hub import CommitOperationAdd, HfApi
+from process_memory import private_mb
 
 from hf_matryoshka import export_level
 from hf_matryoshka.data.base_models import DEFAULT_BASE_MODEL, load_base_model
@@ -45,11 +46,6 @@ from hf_matryoshka.surgery.adaptor_init import create_adaptor
 
 
 REPO, WEIGHTS = "me/demo", os.urandom(1_000_000)
-
-
-def anonymous_mb(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.split("RssAnon:")[1].split()[0]) / 1000
 
 
 @contextmanager
@@ -123,12 +119,12 @@ async def load(
     async def memory() -> list[float]:
         found = []
         while time.monotonic() < until:
-            found.append(anonymous_mb(pid))
+            found.append(private_mb(pid))
             await asyncio.sleep(1)
         return found
 
     _, found = await asyncio.gather(asyncio.gather(*(client(number) for number in range(clients))), memory())
-    return [*found, anonymous_mb(pid)]
+    return [*found, private_mb(pid)]
 
 
 def check(answer: httpx.Response, holds: bytes) -> None:

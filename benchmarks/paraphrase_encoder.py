@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.models import Pooling, Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers import BertConfig, BertModel
 
 from hf_matryoshka.data.base_models import load_base_model

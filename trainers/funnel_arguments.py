@@ -8,7 +8,7 @@ from .matryoshka_arguments import MatryoshkaTrainingArguments
 PREFIX_WEIGHTS = ("uniform", "linear", "sqrt")
 WEIGHTS = (
     *("reconstruction_weight", "cascade_weight", "likelihood_weight", "latent_penalty_weight"),
-    "relational_weight",
+    *("relational_weight", "decoded_relational_weight"),
 )
 
 
@@ -25,6 +25,7 @@ class FunnelTrainingArguments(MatryoshkaTrainingArguments):
             0.01), latent_penalty_weight (`float`, *optional*, defaults to 0.0)
         relational_weight (`float`, *optional*, defaults to 0.0): Of [`relational_distillation_loss`] between the
             latent of each level and the embeddings, a mean over the levels: what is near in a batch shall be near.
+        decoded_relational_weight (`float`, *optional*, defaults to 0.0): The same of what the levels decode.
         temperature (`float`, *optional*, defaults to 0.05): Divides the cosines there.
 
     Parameters that control the terms of the cascade:
@@ -79,6 +80,10 @@ class FunnelTrainingArguments(MatryoshkaTrainingArguments):
             "help": "Weight of the relational distillation of the latents of each level: what is near to what in a "
             "batch. For latents that are searched in."
         },
+    )
+    decoded_relational_weight: float = field(
+        default=0.0,
+        metadata={"help": "The same of what each level decodes, to search in that."},
     )
     temperature: float = field(default=0.05, metadata={"help": "Divides the cosines that are compared there."})
     learning_rate: float = field(default=1e-3, metadata={"help": "The initial learning rate of the optimizer."})

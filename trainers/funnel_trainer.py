@@ -16,8 +16,9 @@ class FunnelTrainer(MatryoshkaTrainer):
     """Trains a [`MatryoshkaFunnelModel`] on embeddings.
 
     The loss of a level is how far what it decodes is from the embedding (see [`FunnelTrainingArguments`]); the terms
-    `cascade`, `likelihood`, `latent_penalty` and `relational` are about the latent. Evaluation reports
-    `eval_loss_<level>`. The relational term compares the embeddings of a batch, in training those of all processes.
+    `cascade`, `likelihood`, `latent_penalty` and `relational` are about the latent, `decoded_relational` about what is
+    decoded. Evaluation reports `eval_loss_<level>`. The relational terms compare the embeddings of a batch, in
+    training those of all processes.
 
     The data set gives `{"embeddings": torch.FloatTensor of shape (embedding_dim,)}`.
 
@@ -73,13 +74,18 @@ class FunnelTrainer(MatryoshkaTrainer):
             terms["likelihood"] = -args.likelihood_weight * shared.log_prob.mean() / dim
         if args.latent_penalty_weight:
             terms["latent_penalty"] = args.latent_penalty_weight * 0.5 * (latents**2).sum(dim=-1).mean()
-        if args.relational_weight:
-            codes, targets = (self.all_rows(rows.float(), model) for rows in (latents, inputs["embeddings"]))
-            found = [
-                relational_distillation_loss(codes[:, :dim], targets, args.temperature)
-                for dim in config.matryoshka_dims
-            ]
-            terms["relational"] = args.relational_weight * sum(found) / len(found)
+        relational = {
+            "relational": (args.relational_weight, [latents[:, :dim] for dim in config.matryoshka_dims]),
+            "decoded_relational": (args.decoded_relational_weight, shared.reconstructions),
+        }
+        for name, (weight, levels) in relational.items():
+            if weight:
+                targets = self.all_rows(inputs["embeddings"].float(), model)
+                found = [
+                    relational_distillation_loss(self.all_rows(rows.float(), model), targets, args.temperature)
+                    for rows in levels
+                ]
+                terms[name] = weight * sum(found) / len(found)
         return terms
 
     def _config(self, model: nn.Module):

@@ -60,7 +60,7 @@ def test_every_level_learns_and_is_reported(embeddings, tmp_path, kind):
 def test_the_loss_is_what_the_arguments_say(embeddings, tmp_path, kind, geometry):
     weights = {"reconstruction_weight": 2.0, "cascade_weight": 0.3, "likelihood_weight": 0.1}
     weights |= {"latent_penalty_weight": 0.01, "cascade_decay": 0.5, "prefix_weights": "linear"}
-    weights |= {"relational_weight": 0.2, "temperature": 0.1}
+    weights |= {"relational_weight": 0.2, "decoded_relational_weight": 0.3, "temperature": 0.1}
     run = trainer(embeddings, tmp_path, kind, geometry=geometry, **weights)
     model, x = run.model, torch.from_numpy(embeddings[:32])
     for parameter in model.parameters():
@@ -81,6 +81,7 @@ def test_the_loss_is_what_the_arguments_say(embeddings, tmp_path, kind, geometry
         expected += -0.1 * log_prob.mean() / dim + 0.01 * 0.5 * (z**2).sum(-1).mean()
         near = [relational_distillation_loss(z[:, :dim], x, 0.1) for dim in (2, 4, 8)]
         expected += 0.2 * sum(near) / 3
+        expected += 0.3 * sum(relational_distillation_loss(one, x, 0.1) for one in recon) / 3
     assert found == pytest.approx(expected.item(), rel=1e-4)
 
 
