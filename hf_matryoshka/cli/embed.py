@@ -32,7 +32,10 @@ def embed(
     from ..data.embed import embed_texts
     from ..data.texts import read_texts
     from ..data.vectors import check_vectors_path, save_vectors
+    from ..recipes.cpu_memory import keep_freed_memory
 
+    # A sixth faster on a CPU (100 tokens a text), and more with longer texts.
+    keep_freed_memory()
     check_vectors_path(output)
     found = read_texts(texts, field)
     vectors = embed_texts(model, found, prompt=prompt, batch_size=batch_size, name=texts.name)

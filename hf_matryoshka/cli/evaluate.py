@@ -42,8 +42,10 @@ def evaluate(
     """
     if not (beir or sts or classification or task):
         raise ValueError("name what to evaluate on: --beir, --sts, --classification or --task")
+    from ..recipes.cpu_memory import keep_freed_memory
     from ..recipes.evaluate import evaluate_model, write_evaluation
 
+    keep_freed_memory()
     curves = evaluate_model(
         model,
         beir=beir or [],

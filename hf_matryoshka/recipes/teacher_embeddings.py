@@ -7,6 +7,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from ..data.embed import embed_texts
+from .cpu_memory import keep_freed_memory
 
 
 def teacher_embeddings(
@@ -24,6 +25,8 @@ def teacher_embeddings(
     Returns:
         `np.ndarray` of shape `(texts, dim)`: float32.
     """
+    if teacher.device.type == "cpu":
+        keep_freed_memory()
     teacher = copy.deepcopy(teacher).to(torch.bfloat16) if bf16 else teacher
     # Texts of one length together: several files of the cache are encoded with half of the padding.
     order = np.argsort([-len(text) for text in texts], kind="stable")
