@@ -14,6 +14,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from hf_matryoshka.hub import LocalHub
+from hf_matryoshka.hub.local import local_hub
 
 
 FORBIDDEN = ["torch", "transformers", "huggingface_hub", "numpy", "hf_matryoshka.modeling"]
@@ -138,11 +139,23 @@ def test_environment_says_how_to_reach_it(monkeypatch):
         assert hub.environment()["NO_PROXY"] == "intranet,127.0.0.1,localhost"
 
 
+def test_the_log_keeps_the_last_requests(monkeypatch):
+    """A hub may serve for days."""
+    monkeypatch.setattr(local_hub, "LOG_SIZE", 3)
+    with LocalHub() as hub:
+        for number in range(5):
+            connection = http.client.HTTPConnection("127.0.0.1", int(hub.endpoint.rsplit(":", 1)[1]))
+            connection.request("GET", f"/api/models/me/{number}")
+            connection.getresponse().read()
+            connection.close()
+        assert [request.path[-1] for request in hub.requests] == ["2", "3", "4"]
+
+
 def test_reset_forgets_all_but_the_tokens(hub, raw, fill):
     fill("me/x", {"a.bin": b"a"})
     token, endpoint = hub.token, hub.endpoint
     hub.reset()
-    assert hub.repos() == [] and hub.requests == [] and hub.faults is None
+    assert hub.repos() == [] and not hub.requests and hub.faults is None
     assert (hub.token, hub.endpoint) == (token, endpoint)
     assert raw("GET", "/api/models/me/x").status == 404
     with pytest.raises(KeyError, match="no model me/x"):
