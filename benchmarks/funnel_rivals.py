@@ -49,9 +49,9 @@ def _network(sizes: Sequence[int]) -> nn.Sequential:
 
 
 def train_nested_dropout(
-    recipe: FunnelRecipe, training: dict[str, Any], embeddings: np.ndarray, folder: Path
+    recipe: FunnelRecipe, training: dict[str, Any], embeddings: np.ndarray, steps: int, folder: Path
 ) -> NestedDropoutAutoencoder:
-    """With the networks, steps, batches and rate of a funnel, for the cosine of its reconstructions of unit vectors.
+    """With the networks, batches and rate of a funnel, for the cosine of its reconstructions of unit vectors.
 
     It starts from random weights, as there is nothing else that it could start from. Read from `folder` if there.
     """
@@ -59,7 +59,7 @@ def train_nested_dropout(
     model = NestedDropoutAutoencoder(
         embeddings.shape[1], recipe.matryoshka_dims, recipe.encoder_sizes, recipe.decoder_sizes
     )
-    path, steps = folder / "model.safetensors", training["max_steps"]
+    path = folder / f"{len(embeddings)}_{steps}.safetensors"
     if not path.is_file():
         rows, levels = torch.from_numpy(embeddings), torch.tensor(model.dims)
         optimizer = torch.optim.AdamW(model.parameters(), lr=training["learning_rate"], weight_decay=0.01)

@@ -34,7 +34,7 @@ def embed(
     from ..data.vectors import check_vectors_path, save_vectors
     from ..recipes.cpu_memory import keep_freed_memory
 
-    # A sixth faster on a CPU (100 tokens a text), and more with longer texts.
+    # Giving the memory of a batch back to the kernel each time takes long, the more so the longer the texts are.
     keep_freed_memory()
     check_vectors_path(output)
     found = read_texts(texts, field)

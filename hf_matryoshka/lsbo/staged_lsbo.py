@@ -304,10 +304,7 @@ class StagedLSBO(Optimizer):
         blocks = [(stage.start, stage.end)]
         if self.reopen:
             blocks = [(earlier.start, earlier.end) for earlier in self.stages[: stage.number + 1]]
-        centre = self.space.to_unit(torch.from_numpy(best))[low:width]
-        bounds = torch.stack([torch.zeros_like(centre), torch.ones_like(centre)])
-        if self.region is not None:
-            bounds = self.region.bounds(centre, problem.model)
+        centre, bounds = self._box(problem)
         project = self._project(stage.end, best[:low]) if self.typical_set else None
         searched = []
         for start, end in blocks:
@@ -320,12 +317,22 @@ class StagedLSBO(Optimizer):
             searched.append((gain, points))
         return problem.whole(self.space, max(searched, key=lambda pair: pair[0])[1])
 
+    def _box(self, problem: _Problem) -> tuple[torch.Tensor, torch.Tensor]:
+        """The best point in the cube, `(dim,)`, and where to look for a better one, `(2, dim)`."""
+        centre = self.space.to_unit(torch.from_numpy(problem.best))[problem.low : problem.width]
+        if self.region is not None:
+            return centre, self.region.bounds(centre, problem.model)
+        return centre, torch.stack([torch.zeros_like(centre), torch.ones_like(centre)])
+
     def _best_drawn(self, stage: Stage, problem: _Problem, q: int, seed: int, found: list[Trial]) -> np.ndarray:
         """Coordinates, at most `(q, latent_dim)`, of the largest expected improvement among points that are drawn and
         whose texts are new; none if no text is."""
         low, width = problem.low, problem.width
         rows = draw_candidates(self.space, problem.best, stage.start, stage.end, seed)
         points = self.space.to_unit(torch.from_numpy(rows))[:, low:width]
+        searched = slice(stage.start - low, stage.end - low)
+        least, most = self._box(problem)[1][:, searched]
+        points[:, searched] = points[:, searched].clamp(least, most)
         if self.typical_set:
             points = self._project(stage.end, problem.best[:low])(points)
         rows = problem.whole(self.space, points)

@@ -6,6 +6,7 @@ from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolEx
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import chi2
 
 from hf_matryoshka.lsbo.staged_lsbo import StagedLSBO
@@ -172,6 +173,45 @@ def test_texts_that_are_known_are_not_evaluated_again(space):
     assert best.value == 7 and run.duplicates > 0 and len(by_model) == len(set(by_model))
     # All eight, by the model: the first ones by chance, the others because only texts that are new are chosen from.
     assert set(seen) == set(words)
+
+
+@pytest.mark.parametrize(
+    ("options", "fewest"),
+    [
+        ({"noisy": True}, 8),
+        ({"prior_weight": 1.0}, 8),
+        ({"typical_set": 0.9}, 8),
+        # A small box has few new texts, and so have the stages of these, which begin with random trials.
+        ({"trust_region": True}, 4),
+        ({"mode": "frozen"}, 3),
+    ],
+    ids=["noisy", "prior", "typical", "region", "frozen"],
+)
+def test_new_texts_are_found_with_every_option(space, options, fewest):
+    """Few texts, so that the first look finds known ones; as long as there are new ones, none is left to chance."""
+
+    def texts(embeddings):
+        return [str(int(np.clip(row[0] + 2 * row[2] + 6, 0, 11))) for row in space.encode(embeddings)]
+
+    options = {"maximize": True, "surrogate": "rbf", "trials": 12, "budgets": [5, 7], "initial": 4} | options
+    run = optimizer(make_space(decode_texts=texts), **options)
+    run.optimize(float, progress=False)
+    by_model = [trial.text for trial in run.trials if trial.origin == "model"]
+    assert run.duplicates > 0 and len(by_model) == len(set(by_model)) >= fewest
+
+
+def test_drawn_points_stay_in_the_trust_region(space):
+    with_texts = make_space(decode_texts=lambda embeddings: [str(row.round(4)) for row in embeddings])
+    run = optimizer(with_texts, trust_region=True, trials=10, initial=8)
+    for trial in run.ask(8):
+        run.tell(trial, float((trial.coordinates**2).sum()))
+    run.region.length = 0.1
+    problem = run._problem(run.stage, [], None)
+    found = run._best_drawn(run.stage, problem, 5, 0, [])
+    least, most = run._box(problem)[1].numpy()
+    end = run.stage.end
+    cube = with_texts.to_unit(torch.from_numpy(found)).numpy()[:, :end]
+    assert (cube >= least[:end] - 1e-9).all() and (cube <= most[:end] + 1e-9).all() and len(found) == 5
 
 
 def test_what_is_known_before_the_start_helps(space):

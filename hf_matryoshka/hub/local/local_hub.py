@@ -186,7 +186,7 @@ class LocalHub:
         return {path: self.objects.read(file.sha256) for path, file in files.items()}
 
     def bytes_served(self, repo_id: str, path: str | None = None, repo_type: str = "model") -> int:
-        """Bytes of a repo's file (or of all its files) that were sent since the log was last cleared."""
+        """Bytes of a repo's file (or of all its files) that were sent in the requests that the log still has."""
         return sum(
             request.sent
             for request in list(self.requests)
