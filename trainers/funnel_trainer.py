@@ -18,7 +18,7 @@ class FunnelTrainer(MatryoshkaTrainer):
     The loss of a level is how far what it decodes is from the embedding (see [`FunnelTrainingArguments`]); the terms
     `cascade`, `likelihood`, `latent_penalty` and `relational` are about the latent, `decoded_relational` about what is
     decoded. Evaluation reports `eval_loss_<level>`. The relational terms compare the embeddings of a batch, in
-    training those of all processes.
+    training those of all processes; two accumulated micro-batches are another problem than one batch.
 
     The data set gives `{"embeddings": torch.FloatTensor of shape (embedding_dim,)}`.
 

@@ -146,6 +146,10 @@ def funnel(folder, kind="residual", **settings) -> Trainer:
     )
 
 
+def funnel_relational(folder, **settings) -> Trainer:
+    return funnel(folder, relational_weight=0.2, decoded_relational_weight=0.1, **settings)
+
+
 def flow(folder, **settings) -> Trainer:
     return funnel(folder, "flow", **settings)
 
@@ -181,6 +185,7 @@ RUNS: dict[str, Callable[..., Trainer]] = {
         fractal,
         fractal_apart,
         funnel,
+        funnel_relational,
         glue,
         gpt,
         hierarchy,

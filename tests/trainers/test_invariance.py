@@ -18,7 +18,7 @@ TRAJECTORIES = Path(__file__).with_name("trajectories.json")
 ELSEWHERE = 2e-3
 SCRIPT = "from tests.trainers.invariance_runs import main\n\nmain()\n"
 # What compares the rows of a micro-batch with each other, of all processes: two micro-batches are another problem.
-COMPARED = ["delta_embedding_relational", "mamba_pairs"]
+COMPARED = ["delta_embedding_relational", "funnel_relational", "mamba_pairs"]
 # Dolls whose rows lie apart: a step is the mean of its micro-batches, wherever they are computed.
 APART = ["fractal_apart"]
 
