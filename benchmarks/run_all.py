@@ -87,6 +87,7 @@ QUICK = (
 # In this order: some use the runs of others. Scripts that are not named here have no options to choose.
 FULL = (
     Job("adaptor_scifact.py", 10, ("scifact",)),
+    Job("adaptor_peers.py", 90, ("scifact", "stsb", "banking77", "wikitext2_valid_test")),
     Job("onnx_minilm.py", 15, ("scifact",), packages=("onnx", "onnxruntime")),
     Job("kill_and_resume.py", 25),
     Job("load.py", 10, ("wordnet",)),
