@@ -19,6 +19,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .budgeted_model import BudgetedModelMixin
 from .budgets import BUDGET_FIELDS
 from .configuration_delta_bert import DeltaBertConfig
+from .model_inputs import check_mask, check_tokens
 from .nested_layers import NestedEmbedding, NestedLayerNorm, NestedLinear, gate_columns
 from .token_routing import ResidualPreview, TokenRouting, take_queries, take_tokens
 
@@ -318,14 +319,18 @@ class DeltaBertModel(DeltaBertPreTrainedModel):
 
         Raises:
             ValueError: If the level does not exist or has no such layer, not exactly one of `input_ids` and
-                `inputs_embeds` is given, or tokens cannot be routed.
+                `inputs_embeds` is given, rows have no tokens, the mask is not of their shape, or tokens cannot be
+                routed.
         """
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         sizes = self.config.level_sizes(level)
         run = self._layers_to_run(sizes, layers)
         index = self.config.level_index(level)
+        if input_ids is not None:
+            check_tokens(input_ids)
         hidden_states = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, sizes.hidden, index)
+        check_mask(attention_mask, *hidden_states.shape[:2])
         if routing is not None and routing.share < 1:
             kwargs |= self._routed(routing, hidden_states, attention_mask)
         mask = create_bidirectional_mask(

@@ -13,6 +13,7 @@ from transformers.utils import ModelOutput
 
 from .configuration_matryoshka_adaptor import MatryoshkaAdaptorConfig
 from .levels import resolve_matryoshka_dim
+from .model_inputs import as_embeddings
 from .nested_layers import NestedLinear, ZeroStartLinear
 from .nested_model import NestedModelMixin
 
@@ -175,7 +176,8 @@ class MatryoshkaAdaptorModel(NestedModelMixin, PreTrainedModel):
             [`MatryoshkaAdaptorOutput`]: `embeddings` of shape `(..., dim)` and unit length.
 
         Raises:
-            ValueError: If the level does not exist or the embeddings have another width.
+            ValueError: If the level does not exist, or the embeddings have another width or another than a
+                floating-point type.
         """
         config = self.config
         if level is not None and matryoshka_dim is not None:
@@ -188,6 +190,7 @@ class MatryoshkaAdaptorModel(NestedModelMixin, PreTrainedModel):
             raise ValueError(
                 f"the embeddings have width {embeddings.shape[-1]}, but this adaptor takes {config.embedding_dim}"
             )
+        embeddings = as_embeddings(embeddings, self.dtype)
         return MatryoshkaAdaptorOutput(embeddings=F.normalize(self.adaptor(embeddings, dim), dim=-1))
 
     def cost(self, level: int | str | None = None) -> dict[str, int]:

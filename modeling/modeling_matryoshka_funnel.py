@@ -14,6 +14,7 @@ from .funnel_cascade import CascadeFunnel
 from .funnel_flow import FlowFunnel
 from .funnel_layers import normal_log_prob
 from .funnel_residual import ResidualFunnel
+from .model_inputs import as_embeddings
 from .nested_layers import ZeroStartLinear
 from .nested_model import NestedModelMixin
 
@@ -257,6 +258,7 @@ class MatryoshkaFunnelModel(NestedModelMixin, PreTrainedModel):
             raise ValueError(
                 f"the embeddings have shape {tuple(embeddings.shape)}, but this funnel takes (batch, {width})"
             )
+        embeddings = as_embeddings(embeddings, self.dtype)
         if not torch.compiler.is_compiling() and not torch.isfinite(embeddings).all():
             rows = (~torch.isfinite(embeddings).all(dim=-1)).nonzero()[:, 0].tolist()
             raise ValueError(f"embedding {rows[0]} holds NaN or infinity ({len(rows)} of {len(embeddings)} do)")

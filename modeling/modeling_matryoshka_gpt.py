@@ -20,6 +20,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_matryoshka_gpt import MatryoshkaGPTConfig
 from .gpt2_blocks import NormedEmbedding, NormedHead, as_gpt2
 from .gpt_layers import MatryoshkaGPTAttention, MatryoshkaGPTDecoderLayer, make_glue, make_norm
+from .model_inputs import check_mask, check_tokens
 from .nested_layers import Glue, NestedEmbedding, NestedLinear
 from .nested_model import NestedModelMixin
 from .nested_rope import rotary_table, stock_channels
@@ -296,16 +297,20 @@ class MatryoshkaGPTModel(MatryoshkaGPTPreTrainedModel):
             `BaseModelOutputWithPast`: `last_hidden_state` of shape `(batch, length, hidden)`.
 
         Raises:
-            ValueError: If the level does not exist, or not exactly one of `input_ids` and `inputs_embeds` is given.
+            ValueError: If the level does not exist, not exactly one of `input_ids` and `inputs_embeds` is given, rows
+                have no tokens, or the mask is not of their shape.
         """
         sizes = self.config.level_sizes(self.resolve_level(level))
         if (input_ids is None) == (inputs_embeds is None):
             raise ValueError("give exactly one of input_ids and inputs_embeds")
         own = {"slot": sizes.slot} if sizes.slot else {}
         if inputs_embeds is None:
+            check_tokens(input_ids)
             hidden = self.embed_tokens(input_ids, sizes.hidden, **own)
         else:
             hidden = inputs_embeds[..., sizes.slot * sizes.hidden : (sizes.slot + 1) * sizes.hidden]
+        if cache is None:
+            check_mask(attention_mask, *hidden.shape[:2])
         if use_cache and cache is None:
             cache = DynamicCache(config=self.config)
         if position_ids is None:

@@ -17,6 +17,7 @@ from .dimension_frontier import FrontierMixin
 from .levels import resolve_matryoshka_dim
 from .mamba_layers import BlockState, CausalConv, MambaBlock, MambaMixer, TokenLayout, step_biases
 from .mamba_streaming import StreamingMixin
+from .model_inputs import check_mask, check_tokens
 from .nested_layers import NestedEmbedding, NestedRMSNorm
 from .nested_model import NestedModelMixin
 
@@ -113,16 +114,14 @@ class MatryoshkaMambaModel(FrontierMixin, StreamingMixin, NestedModelMixin, PreT
             [`MatryoshkaMambaOutput`].
 
         Raises:
-            ValueError: If the level does not exist, the dimension was not trained, or rows have no tokens.
+            ValueError: If the level does not exist, the dimension was not trained, rows have no tokens, or the mask is
+                not of their shape.
         """
         config, dim = self.config, resolve_matryoshka_dim(self.config.matryoshka_dims, matryoshka_dim)
         level = config.level_of_dim(dim) if level is None else level
         sizes, bands = config.level_sizes(level), config.matryoshka_dims.index(dim) + 1
-        if input_ids.ndim != 2 or not input_ids.shape[1]:
-            raise ValueError(
-                f"input_ids must have the shape (batch, length) with at least one token a row, but have "
-                f"{tuple(input_ids.shape)}; an empty text has the special tokens of the tokenizer"
-            )
+        check_tokens(input_ids)
+        check_mask(attention_mask, *input_ids.shape, patterns=False)
         if segment_ids is not None:
             hidden, pooled = self._packed(input_ids, attention_mask, segment_ids, sizes, bands)
         else:

@@ -131,5 +131,5 @@ def test_the_wheel_saves_self_contained_repos(wheel_site, tmp_path):
     )
     assert run.returncode == 0, run.stderr
     needed = {"configuration_matryoshka_adaptor.py", "modeling_matryoshka_adaptor.py", "levels.py", "nested_layers.py"}
-    needed |= {"nested_model.py", "level_checkpoints.py", "level_files.py", "level_shards.py"}
+    needed |= {"nested_model.py", "level_checkpoints.py", "level_files.py", "level_shards.py", "model_inputs.py"}
     assert needed <= {path.name for path in saved.iterdir()}

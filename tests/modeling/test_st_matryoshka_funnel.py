@@ -21,6 +21,7 @@ CODE = {
     "level_files.py",
     "level_shards.py",
     "levels.py",
+    "model_inputs.py",
     "modeling_matryoshka_funnel.py",
     "nested_layers.py",
     "nested_model.py",
