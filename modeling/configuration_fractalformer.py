@@ -12,6 +12,8 @@ AUTO_MAP = {
     "AutoModel": "modeling_fractalformer.FractalFormerModel",
     "AutoModelForCausalLM": "modeling_fractalformer.FractalFormerForCausalLM",
 }
+# No width can be halved more often.
+DEEPEST = 32
 
 
 @strict
@@ -36,7 +38,7 @@ class FractalFormerConfig(MatryoshkaGPTConfig):
 
     def __post_init__(self, **kwargs):
         self.nested_heads = "heads"
-        if self.children > 0 and self.depth > 0:
+        if self.children > 0 and 0 < self.depth <= DEEPEST:
             self.doll_sizes = [self.hidden_size // self.children**level for level in reversed(range(self.depth))]
         super().__post_init__(**kwargs)
 
@@ -87,9 +89,9 @@ class FractalFormerConfig(MatryoshkaGPTConfig):
 
     def validate_dolls(self) -> None:
         self.validate_sizes()  # what follows rests on it
-        if self.children < 2 or self.depth < 1:
+        if self.children < 2 or not 0 < self.depth <= DEEPEST:
             raise ValueError(
-                f"children must be at least 2 and depth at least 1, but are {self.children} and {self.depth}"
+                f"children must be at least 2 and depth from 1 to {DEEPEST}, but are {self.children} and {self.depth}"
             )
         share = self.children ** (self.depth - 1)
         names = ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")

@@ -80,6 +80,8 @@ class AdaptorTrainingArguments(MatryoshkaTrainingArguments):
         for name in names:
             if name.endswith("_temperature") and getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be positive, but is {getattr(self, name)}")
+        if self.projection_learning_rate is not None and self.projection_learning_rate < 0:
+            raise ValueError(f"projection_learning_rate must not be negative, but is {self.projection_learning_rate}")
         weights = [name for name in names if name in OBJECTIVE_WEIGHTS]
         if any(getattr(self, name) < 0 for name in weights) or not any(getattr(self, name) for name in weights):
             raise ValueError(f"no weight may be negative and at least one must be positive: {', '.join(weights)}")

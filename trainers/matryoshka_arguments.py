@@ -1,6 +1,7 @@
 """Training arguments that every trainer of nested models shares."""
 
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, fields
 
 import torch
 from transformers import TrainingArguments
@@ -77,6 +78,15 @@ class MatryoshkaTrainingArguments(TrainingArguments):
         if self.bf16 and not torch.accelerator.is_available():
             self.use_cpu = True  # without it `TrainingArguments` takes bf16 for a GPU's
         super().__post_init__()
+        for item in fields(self):
+            value = getattr(self, item.name)
+            for number in value if isinstance(value, list) else [value]:
+                # Without a bound on gradients, max_grad_norm is infinite.
+                free = item.name == "max_grad_norm" and number == math.inf
+                if isinstance(number, float) and not math.isfinite(number) and not free:
+                    raise ValueError(f"{item.name} must be finite, but is {value}")
+        if self.learning_rate < 0:
+            raise ValueError(f"learning_rate must not be negative, but is {self.learning_rate}")
         for name, choices in (("level_sampling", LEVEL_SAMPLING), ("level_schedule", LEVEL_SCHEDULES)):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name} {getattr(self, name)!r} does not exist; choose one of {', '.join(choices)}")

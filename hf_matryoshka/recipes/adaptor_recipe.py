@@ -1,5 +1,6 @@
 """The options of adaptor training that are not those of a trainer."""
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -109,8 +110,8 @@ class AdaptorRecipe:
         for name in ("label_weight", "pseudo_label_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, but is {getattr(self, name)}")
-        for name in ("document_share", "title_share", "sentence_share", "query_share"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, but is {getattr(self, name)}")
+        for name in ("document_share", "title_share", "sentence_share", "query_share", "tolerance"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ValueError(f"{name} must be a number from 0 on, but is {getattr(self, name)}")
         if not 0 <= self.validation_fraction < 0.9:
             raise ValueError(f"validation_fraction must be in [0, 0.9), but is {self.validation_fraction}")

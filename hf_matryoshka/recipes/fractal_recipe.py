@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from ..modeling.configuration_fractalformer import DEEPEST
 from .gpt_recipe import NESTING, GPTRecipe
 
 
@@ -26,9 +27,9 @@ class FractalRecipe(GPTRecipe):
         super().__post_init__()
         if self.rows != "windows":
             raise ValueError(f"rows of a FractalFormer are 'windows', one file a smallest doll, but are {self.rows!r}")
-        if self.children < 2 or self.depth < 1:
+        if self.children < 2 or not 0 < self.depth <= DEEPEST:
             raise ValueError(
-                f"children must be at least 2 and depth at least 1, but are {self.children} and {self.depth}"
+                f"children must be at least 2 and depth from 1 to {DEEPEST}, but are {self.children} and {self.depth}"
             )
         if len(self.texts) != self.num_streams:
             raise ValueError(
