@@ -68,13 +68,13 @@ def main() -> None:
 
     points = torch.cat([model.funnel.transform(part)[0] for part in held_out.split(4096)])
     add("flow", "inverse_error", (model.funnel.inverse(points[:4096]) - held_out[:4096]).abs().max())
-    latents = points[:, : model.config.latent_dim]
+    latents = torch.cat([model.encode(part) for part in held_out.split(4096)])
     coordinates = model.whiten(latents)
     for level, (start, end) in zip(model.config.levels, spans(model.config.matryoshka_dims), strict=True):
         add("flow", "z_variance", coordinates[:, start:end].var(dim=0).mean(), level=level)
         cosine = F.cosine_similarity(model.decode(latents[:, :end]), held_out, dim=-1)
         add("flow", "cosine", *bootstrap_mean(cosine.double().numpy()), level=level)
-    mean, log_std = model.funnel.rest(latents)
+    mean, log_std = model.funnel.rest(points[:, : model.config.latent_dim])
     rest = (points[:, model.config.latent_dim :] - mean) * torch.exp(-log_std)
     add("flow", "z_variance", rest.var(dim=0).mean(), level="rest")
     table = [[row["system"], row["level"], row["metric"], f"{row['value']:.5g}"] for row in found]

@@ -18,7 +18,7 @@ from ..data.vectors import load_vectors
 from ..evaluation.curve import Curve
 from ..evaluation.reconstruction import NEIGHBOURS, funnel_curve, linear_codes, linear_curve, overlap_curve
 from ..modeling import MatryoshkaFunnelConfig, MatryoshkaFunnelModel
-from ..surgery.funnel_gates import choose_gates, fit_first_stage
+from ..surgery.funnel_gates import calibrate_spreads, choose_gates, fit_first_stage
 from ..surgery.funnel_init import init_funnel
 from ..trainers.funnel_arguments import FunnelTrainingArguments
 from ..trainers.funnel_trainer import FunnelTrainer
@@ -39,8 +39,8 @@ DEFAULTS = {
     "warmup_steps": 0.05,
     "weight_decay": 0.01,
 }
-# Embeddings at most that the linear codes of the report are fitted on, that gates are chosen on, and that are reported
-# on: more change no digit that is shown. Neighbours are looked for among fewer.
+# Embeddings at most that the linear codes of the report are fitted on, that gates are chosen and spreads calibrated
+# on, and that are reported on: more change no digit that is shown. Neighbours are looked for among fewer.
 MAX_LINEAR_ROWS, MAX_GATE_ROWS, MAX_TEST_ROWS, MAX_OVERLAP_ROWS = 200_000, 10_000, 50_000, 5_000
 
 
@@ -68,7 +68,8 @@ def train_funnel(
     """Trains a funnel; an interrupted call with the same arguments goes on.
 
     The embeddings are split at random into training, validation and test ones. The funnel starts from the principal
-    components of the training ones ([`init_funnel`]); gates are chosen on the validation ones.
+    components of the training ones ([`init_funnel`]); gates are chosen and spreads are calibrated on the validation
+    ones.
 
     Args:
         recipe ([`FunnelRecipe`]):
@@ -139,6 +140,8 @@ def train_funnel(
     fit_first_stage(model, rows)
     if recipe.choose_gates and config.kind == "residual" and len(held_out):
         report["gates"] = choose_gates(model, _first(held_out, MAX_GATE_ROWS))
+    if len(held_out):
+        calibrate_spreads(model, _first(held_out, MAX_GATE_ROWS))
     if len(test):
         report |= _measure(model, rows, _first(test, MAX_TEST_ROWS), folder)
     shutil.rmtree(folder / "model", ignore_errors=True)

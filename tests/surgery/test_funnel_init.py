@@ -4,7 +4,7 @@ import torch
 
 from hf_matryoshka import MatryoshkaFunnelConfig, choose_gates, init_funnel
 from hf_matryoshka.evaluation.reconstruction import linear_codes, reconstruction_cosines
-from hf_matryoshka.surgery.funnel_gates import fit_first_stage
+from hf_matryoshka.surgery.funnel_gates import calibrate_spreads, fit_first_stage
 
 from ..modeling.funnel_models import KINDS, SIZES
 
@@ -108,6 +108,31 @@ def test_the_first_stage_gets_its_mean_and_spread(embeddings, kind):
     fit_first_stage(model, embeddings)
     coordinates = model.whiten(model.encode(torch.from_numpy(embeddings), 0))
     assert coordinates.mean(0).abs().max() < 1e-3 and (coordinates.std(0) - 1).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_spreads_are_those_of_held_out_embeddings(embeddings, kind):
+    model = init_funnel(embeddings, kind=kind, matryoshka_dims=[4, 8], **SIZES)
+    densities = model.funnel.densities
+    densities.networks[0].output.bias.uniform_(-1, 1, generator=torch.Generator().manual_seed(0))
+    held_out, rows = embeddings[2000:], torch.from_numpy(embeddings[2000:])
+    latents = model.encode(rows)
+    completed, decoded = model.complete(latents[:, :4], 4), model.decode(latents)
+    before = (model.whiten(latents) ** 2).mean(0)
+    calibrate_spreads(model, held_out)
+    after = (model.whiten(latents) ** 2).mean(0)
+    # As if PRIOR_ROWS = 100 further ones had shown that the old spreads are right.
+    assert torch.allclose(after, before * 1100 / (1000 * before + 100), rtol=1e-2) and (before - 1).abs().max() > 0.5
+    assert torch.equal(model.complete(latents[:, :4], 4), completed) and torch.equal(model.decode(latents), decoded)
+    if kind == "flow":
+        points = model.funnel.transform(torch.nn.functional.normalize(rows, dim=-1))[0]
+        mean, log_std = model.funnel.rest(points[:, :8])
+        errors = (((points[:, 8:] - mean) * torch.exp(-log_std)) ** 2).mean(0)
+        assert (errors - 1).abs().max() < 0.1
+    calibrated = model.whiten(latents)
+    calibrate_spreads(model, held_out[:1])
+    assert (model.whiten(latents) / calibrated - 1).abs().max() < 0.15  # one text says next to nothing
 
 
 def test_bad_embeddings_are_refused(embeddings):
