@@ -20,7 +20,8 @@ class WholeCheckpointsTrainer(Trainer):
     """A `transformers.Trainer` that writes a checkpoint beside its name and then renames it.
 
     The `Trainer` itself writes file by file under the final name, the state last. A run that was killed meanwhile, or
-    found the disk full, would go on from what is there: for example with the moments of a fresh optimizer.
+    found the disk full, would go on from what is there: for example with the moments of a fresh optimizer. From the
+    checkpoint of the last step it would take one more.
 
     With `push_to_hub` checkpoints are written as by the `Trainer`, which uploads them in the background from where it
     wrote them.
@@ -36,6 +37,12 @@ class WholeCheckpointsTrainer(Trainer):
         if self.args.should_save:
             shutil.rmtree(Path(self.args.output_dir) / STAGING, ignore_errors=True)  # of a run that was killed
         return super().train(*args, **kwargs)
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)
 
     def _get_output_dir(self, trial: Any) -> str:
         return self._staging or super()._get_output_dir(trial)

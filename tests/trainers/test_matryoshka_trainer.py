@@ -133,6 +133,15 @@ def test_resume_equals_an_uninterrupted_run(tmp_path):
     assert torch.equal(resumed.model.layer.weight, whole.model.layer.weight)
 
 
+def test_nothing_is_left_to_do_after_the_checkpoint_of_the_last_step(tmp_path):
+    # Within an epoch, and with a rate that further steps would move the weights by.
+    options = {"max_steps": 6, "save_strategy": "steps", "save_steps": 3, "lr_scheduler_type": "constant"}
+    whole = train(tmp_path / "whole", **options)
+    resumed = train(tmp_path / "resumed", resume=str(tmp_path / "whole" / "checkpoint-6"), **options)
+    assert resumed.state.global_step == 6
+    assert torch.equal(resumed.model.layer.weight, whole.model.layer.weight)
+
+
 class TiedTrainer(MatryoshkaTrainer):
     def prepare_step(self, model, inputs):
         return 2.0
