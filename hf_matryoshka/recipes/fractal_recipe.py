@@ -2,8 +2,11 @@
 
 from dataclasses import dataclass, field
 
-from ..modeling.configuration_fractalformer import DEEPEST
 from .gpt_recipe import NESTING, GPTRecipe
+
+
+# As in the config, which is not loaded for a command line.
+DEEPEST = 32
 
 
 @dataclass
