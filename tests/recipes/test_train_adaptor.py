@@ -178,7 +178,7 @@ def test_the_objective_of_the_paper(vectors, tmp_path):
         ({"objective": "best"}, "objective 'best' does not exist; choose one of rank, paper"),
         ({"objective": "paper"}, "needs init 'identity'"),
         ({"label_weight": 2.0}, "label_weight must be between 0 and 1"),
-        ({"title_share": -1.0}, "title_share must not be negative"),
+        ({"title_share": -1.0}, "title_share must be a number from 0 on, but is -1"),
         ({"validation_fraction": 1.0}, "validation_fraction must be in"),
         ({"unsupervised_steps": 0}, "unsupervised_steps must be at least 1"),
     ],
