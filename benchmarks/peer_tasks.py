@@ -50,7 +50,9 @@ class PeerTask:
     score: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]]
 
 
-def retrieval_task(name: str, training: RetrievalDataset, scored: RetrievalDataset, pairs: list[tuple[str, str]]):
+def retrieval(
+    name: str, training: RetrievalDataset, scored: RetrievalDataset, pairs: list[tuple[str, str]]
+) -> PeerTask:
     def score(queries: np.ndarray, documents: np.ndarray) -> dict[str, np.ndarray]:
         width = documents.shape[1]
         found = score_retrieval(lambda vectors, *_: vectors, queries, documents, scored, [width], system="")
@@ -71,7 +73,7 @@ def scifact(data: Path, limit: int | None) -> PeerTask:
         for document, grade in grades.items()
         if grade > 0
     ]
-    return retrieval_task("scifact", dataset, dataset, labelled[:limit])
+    return retrieval("scifact", dataset, dataset, labelled[:limit])
 
 
 def stsb(data: Path, limit: int | None) -> PeerTask:
@@ -153,7 +155,7 @@ def folder(path: Path, limit: int | None) -> PeerTask:
     )
     training = RetrievalDataset(path.name, ids, [""] * len(ids), texts, [], [])
     anchors, owners = pseudo_queries(training, titles=False, sentences_per_document=4)
-    return retrieval_task("folder", training, scored, list(zip(anchors, (texts[row] for row in owners), strict=True)))
+    return retrieval("folder", training, scored, list(zip(anchors, (texts[row] for row in owners), strict=True)))
 
 
 def _labelled(path: Path) -> tuple[list[str], list[str]]:

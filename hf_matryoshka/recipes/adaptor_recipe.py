@@ -110,8 +110,10 @@ class AdaptorRecipe:
         for name in ("label_weight", "pseudo_label_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be between 0 and 1, but is {getattr(self, name)}")
-        for name in ("document_share", "title_share", "sentence_share", "query_share", "tolerance"):
+        for name in ("document_share", "title_share", "sentence_share", "query_share"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"{name} must be a number from 0 on, but is {getattr(self, name)}")
+        if not math.isfinite(self.tolerance):
+            raise ValueError(f"tolerance must be finite, but is {self.tolerance}")
         if not 0 <= self.validation_fraction < 0.9:
             raise ValueError(f"validation_fraction must be in [0, 0.9), but is {self.validation_fraction}")

@@ -135,14 +135,17 @@ def _squared_errors(model: MatryoshkaFunnelModel, embeddings: np.ndarray) -> tor
     densities, total = model.funnel.densities, torch.zeros((), dtype=torch.float64)
     for chunk in chunks(embeddings, size=2048):
         chunk = chunk.to(model.device)
-        values = model.encode(chunk) / model.latent_scale
-        found = densities.conditionals(values)
         if model.config.kind == "flow":
-            both = zip(found, model.funnel.rest(values), strict=True)
-            found = tuple(torch.cat(parts, dim=-1) for parts in both)
-            points = F.normalize(chunk, dim=-1) if model.config.geometry == "sphere" else chunk
-            values = model.funnel.transform(points)[0]
-        mean, log_std = found
+            # Its bijection gives the latent and the rest together.
+            values = model.funnel.transform(
+                F.normalize(chunk, dim=-1) if model.config.geometry == "sphere" else chunk
+            )[0]
+            latents = values[:, : densities.dims[-1]]
+            both = zip(densities.conditionals(latents), model.funnel.rest(latents), strict=True)
+            mean, log_std = (torch.cat(parts, dim=-1) for parts in both)
+        else:
+            values = model.encode(chunk) / model.latent_scale
+            mean, log_std = densities.conditionals(values)
         total = total + (((values - mean) * torch.exp(-log_std)) ** 2).double().sum(dim=0).cpu()
     # Numbers that are always the same have no spread to speak of.
     return (total / len(embeddings)).clamp_min(1e-12).to(model.device)

@@ -111,6 +111,7 @@ def test_saving_and_drafting(tmp_path):
     ("options", "message"),
     [
         ({"children": 1}, "children must be at least 2 and depth from 1 to 32, but are 1 and 3"),
+        ({"depth": 10**30}, "depth from 1 to 32, but are 2 and 1000"),
         ({"depth": 4}, "num_attention_heads 4 cannot be divided among the 8 smallest dolls"),
         ({"hidden_size": 66, "head_dim": 16}, "hidden_size 66 cannot be divided among the 4 smallest dolls"),
         ({"num_key_value_heads": 2}, "num_key_value_heads 2 cannot be divided among the 4"),

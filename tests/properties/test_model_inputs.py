@@ -86,7 +86,12 @@ def test_embeddings(system, data):
             found = model(vectors, level=level)[0]
     except ValueError as error:
         sentence = str(error)
-        assert any(name in sentence for name in NAMED) or "embedding " in sentence, sentence
+        assert any(name in sentence for name in NAMED), sentence
+        # Refused for a reason; a funnel takes one row of embeddings after the other.
+        good = width == model.config.embedding_dim and kind.is_floating_point
+        good &= system == "MatryoshkaAdaptor" or len(shape) == 2
+        known = level is None or level in model.config.levels or type(level) is int and 0 <= level < 99
+        assert not good or not known, sentence
         return
     assert found.shape == (*shape[:-1], model.config.level_dim(level)) and found.dtype == model.dtype
     assert torch.isfinite(found).all()

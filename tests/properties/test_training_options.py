@@ -17,12 +17,7 @@ from hf_matryoshka.recipes.funnel_recipe import FunnelRecipe
 from hf_matryoshka.recipes.gpt_recipe import GPTRecipe
 from hf_matryoshka.recipes.mamba_recipe import MambaRecipe
 from hf_matryoshka.recipes.option_values import check_options
-from hf_matryoshka.trainers.adaptor_arguments import AdaptorTrainingArguments
-from hf_matryoshka.trainers.delta_arguments import DeltaTrainingArguments
-from hf_matryoshka.trainers.delta_embedding_arguments import DeltaEmbeddingTrainingArguments
-from hf_matryoshka.trainers.funnel_arguments import FunnelTrainingArguments
-from hf_matryoshka.trainers.hierarchy_arguments import HierarchyTrainingArguments
-from hf_matryoshka.trainers.mamba_arguments import MambaTrainingArguments
+from tests.documentation.commands import ARGUMENTS
 
 from .systems import ODD, OF_TYPE
 from .test_configs import ACCIDENT
@@ -38,14 +33,6 @@ RECIPES = {
     GPTRecipe: TEXTS,
     MambaRecipe: TEXTS,
 }
-ARGUMENTS = (
-    AdaptorTrainingArguments,
-    DeltaTrainingArguments,
-    DeltaEmbeddingTrainingArguments,
-    FunnelTrainingArguments,
-    HierarchyTrainingArguments,
-    MambaTrainingArguments,
-)
 # Without what would reach for devices, files or services.
 STOCK = ("learning_rate", "weight_decay", "warmup_steps", "max_steps", "max_grad_norm", "num_train_epochs", "seed")
 

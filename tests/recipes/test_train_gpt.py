@@ -218,6 +218,7 @@ def test_dolls_of_a_fractal_learn_their_streams(fractal, tmp_path):
         ({"rows": "documents"}, "rows of a FractalFormer are 'windows'"),
         ({"texts": fractal.texts[:1]}, "there are 1 files for 2 smallest dolls"),
         ({"children": 1}, "children must be at least 2"),
+        ({"depth": 10**30}, "depth from 1 to 32, but are 2 and 1000"),
         ({"doll_sizes": [16, 32]}, "doll_sizes has no meaning for a FractalFormer"),
         ({"num_attention_heads": 1}, "num_attention_heads 1 cannot be divided among the 2 smallest dolls"),
     ):
