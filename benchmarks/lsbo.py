@@ -70,7 +70,7 @@ SYSTEMS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 DEFAULT_SYSTEMS = list(SYSTEMS)[:7]
 VARIANTS = ("ours", "frozen", "ours_points")
-FIRST_SEED = 100
+FIRST_SEED = 200
 WEIGHTS = np.linspace(1.0, 0.5, 6)
 WIDTH = 0.15
 MARKS = (25, 50, 100, 225)
