@@ -27,7 +27,7 @@ def optimize(
     surrogate: Annotated[
         str | None,
         typer.Option(
-            help="Model of staged: rbf (default), matern, saas, linear or, with --corpus, texts (default there)."
+            help="Model of staged: embeddings (default), rbf, matern, saas, linear, or texts (default with --corpus)."
         ),
     ] = None,
     initial: Annotated[int | None, typer.Option(help="Trials before the first model (10 by default).")] = None,

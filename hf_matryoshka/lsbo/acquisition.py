@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from botorch.acquisition import AcquisitionFunction
@@ -11,6 +12,7 @@ from botorch.acquisition.prior_guided import PriorGuidedAcquisitionFunction
 from botorch.models import ModelListGP
 from botorch.models.model import Model
 from botorch.optim import optimize_acqf
+from botorch.optim.initializers import gen_batch_initial_conditions
 from botorch.sampling import SobolQMCNormalSampler
 from torch import nn
 
@@ -85,11 +87,15 @@ def expected_improvement(
         improvement = qLogNoisyExpectedImprovement(model, X_baseline=known.points, prune_baseline=True, **settings)
     else:
         improvement = qLogExpectedImprovement(model, best_f=known.values.max(), **settings)
-    if log_prior is None or not prior_exponent:
-        return improvement
-    return PriorGuidedAcquisitionFunction(
-        improvement, _Density(log_prior), log=True, prior_exponent=prior_exponent, X_pending=known.pending
-    )
+    if log_prior is not None and prior_exponent:
+        density = _Density(log_prior)
+        improvement = PriorGuidedAcquisitionFunction(
+            improvement, density, log=True, prior_exponent=prior_exponent, X_pending=known.pending
+        )
+    if not hasattr(improvement, "X_baseline"):
+        # What BoTorch draws starting points around; the inputs of the model may be no points.
+        improvement.X_baseline = known.points
+    return improvement
 
 
 def propose(
@@ -125,8 +131,14 @@ def propose(
         fixed_features=fixed or None,
         post_processing_func=project,
         sequential=q > 1,
+        ic_generator=_starting_points,
     )
     return points.detach(), float(values.reshape(-1)[0])
+
+
+def _starting_points(acq_function: AcquisitionFunction, bounds: torch.Tensor, **options: Any) -> torch.Tensor:
+    """Those of BoTorch inside the box: around a known point outside of it, some are not."""
+    return gen_batch_initial_conditions(acq_function, bounds, **options).clamp(*bounds)
 
 
 def best_of(acquisition: AcquisitionFunction, points: torch.Tensor, q: int) -> list[int]:

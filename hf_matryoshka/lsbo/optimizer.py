@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from botorch.models.model import Model
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from tqdm.auto import tqdm
 
 from ..data.files import write_beside
 from .search_space import SearchSpace
+from .surrogates import fit_surrogate
 from .trial import COMPLETE, FAILED, PENDING, Trial
 from .workers import Workers
 
@@ -136,6 +139,16 @@ class Optimizer(ABC):
         """The trial with the best value; the first of equals."""
         sign = 1 if self.maximize else -1
         return max(self.completed, key=lambda trial: sign * trial.value, default=None)
+
+    def model(self) -> Model:
+        """A fitted model of the values of all trials, which says how far they can be predicted: of an optimiser that
+        has none, BoTorch's default of the points."""
+        values = torch.tensor([trial.value for trial in self.completed], dtype=torch.float64)
+        return fit_surrogate(self._set_coordinates(np.stack([trial.coordinates for trial in self.completed])), values)
+
+    def _set_coordinates(self, rows: np.ndarray) -> torch.Tensor:
+        """Points of the cube without the coordinates that no trial has set, which carry nothing."""
+        return self.space.to_unit(torch.from_numpy(rows))[:, : max(trial.active_dim for trial in self.completed)]
 
     def best_values(self) -> list[float]:
         """The best value after each trial, NaN as long as there is none."""

@@ -11,7 +11,6 @@ from botorch.cross_validation import efficient_loo_cv, ensemble_loo_cv
 
 from ..data.files import write_beside
 from .optimizer import Optimizer
-from .surrogates import SURROGATES, fit_surrogate
 from .trace_plot import trace_plot
 from .trial import COMPLETE, FAILED, PENDING, Trial
 
@@ -143,13 +142,8 @@ def _leave_one_out(run: Optimizer) -> dict[str, Any] | None:
     values = torch.tensor([trial.value for trial in known], dtype=torch.float64)
     if len(known) < LEAST_OBSERVATIONS or values.std() == 0:
         return None
-    points = run.space.to_unit(torch.from_numpy(np.stack([trial.coordinates for trial in known])))
-    # Coordinates that no trial has set carry nothing.
-    points = points[:, : max(trial.active_dim for trial in known)]
-    # Of a run without a model, or with one of something else, that of the latent by default.
-    kind = getattr(run, "surrogate", "rbf")
-    kind = kind if kind in SURROGATES else "rbf"
-    model = fit_surrogate(points, values, kind)
+    # That of an optimiser without a model is one of points.
+    kind, model = getattr(run, "surrogate", "rbf"), run.model()
     if kind == "saas":
         posterior = ensemble_loo_cv(model).posterior
         mean, variance = posterior.mixture_mean, posterior.mixture_variance

@@ -1,5 +1,6 @@
 """Where an optimisation searches: a box around the mean of a funnel's whitened coordinates."""
 
+import copy
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -38,6 +39,8 @@ class SearchSpace:
         if not bound > 0:
             raise ValueError(f"bound must be above 0, or the box is empty, but is {bound}")
         self.funnel = funnel.eval()
+        # A gradient search needs more digits than float32 has.
+        self._exact = copy.deepcopy(funnel).to("cpu", torch.float64).requires_grad_(False)
         self.bound = bound
         self.decode_texts, self.encode_texts = decode_texts, encode_texts
 
@@ -59,21 +62,23 @@ class SearchSpace:
         """Undoes [`to_unit`]."""
         return (2 * points - 1) * self.bound
 
+    def embed(self, coordinates: torch.Tensor) -> torch.Tensor:
+        """Embeddings, `(..., embedding_dim)`, of coordinates, `(..., latent_dim)`, both float64 on the CPU; they may
+        be differentiated."""
+        found = self._exact.decode(self._exact.unwhiten(coordinates.reshape(-1, coordinates.shape[-1])))
+        return found.reshape(*coordinates.shape[:-1], found.shape[-1])
+
     @torch.no_grad()
     def decode(self, coordinates: np.ndarray) -> np.ndarray:
         """Embeddings, `(n, embedding_dim)`, of coordinates, `(n, latent_dim)`."""
-        funnel = self.funnel
-        given = torch.as_tensor(np.asarray(coordinates), dtype=funnel.dtype, device=funnel.device)
-        return funnel.decode(funnel.unwhiten(given)).float().cpu().numpy()
+        return self.embed(torch.as_tensor(np.asarray(coordinates), dtype=torch.float64)).float().numpy()
 
     @torch.no_grad()
     def encode(self, embeddings: np.ndarray) -> np.ndarray:
         """Coordinates, `(n, latent_dim)`, of embeddings, `(n, embedding_dim)`; those outside of the box on its
         edge."""
-        funnel = self.funnel
-        given = torch.as_tensor(np.asarray(embeddings), dtype=funnel.dtype, device=funnel.device)
-        found = funnel.whiten(funnel.encode(given)).double().cpu().numpy()
-        return found.clip(-self.bound, self.bound)
+        given = torch.as_tensor(np.asarray(embeddings), dtype=torch.float64)
+        return self._exact.whiten(self._exact.encode(given)).numpy().clip(-self.bound, self.bound)
 
     def fingerprint(self) -> dict[str, object]:
         """What must be equal for a stored run to go on."""

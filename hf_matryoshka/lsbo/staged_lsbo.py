@@ -14,6 +14,7 @@ from scipy.stats import chi2
 
 from .acquisition import AcquisitionOptions, Observations, best_of, expected_improvement, propose
 from .candidates import draw_candidates
+from .embedding_model import EMBEDDINGS, fit_embedding_surrogate
 from .optimizer import Optimizer
 from .search_space import SearchSpace
 from .stages import Stage, plan_stages
@@ -29,6 +30,8 @@ MAX_ECHOES = 8
 LOOKS = 2
 # Observations of a block that a model of it alone needs: the best trial before it, and some that were drawn.
 LEAST_OF_BLOCK = 4
+# Of the gradient search through the decoder.
+DECODED_STEPS = 20
 
 
 @dataclass
@@ -71,10 +74,11 @@ class StagedLSBO(Optimizer):
             15, 10.
         initial (`int`, *optional*, defaults to 10): Trials before the first model: the mean, then random ones of the
             first stage.
-        surrogate (`str`, *optional*): `"rbf"`, `"matern"`, `"saas"` or `"linear"`, see [`fit_surrogate`]; `"texts"`:
-            an `"rbf"` of what the decoded texts are encoded to (see [`TextModel`]), which takes none of
-            `trust_region`, `typical_set`, `prior_weight` and `noisy`. By default `"texts"` where the space encodes
-            texts and none of these is given, else `"rbf"`.
+        surrogate (`str`, *optional*): A model of points, `"rbf"`, `"matern"`, `"saas"` or `"linear"` (see
+            [`fit_surrogate`]); `"embeddings"`, of what they decode to (see [`fit_embedding_surrogate`]); `"texts"`, of
+            what the decoded texts are encoded to (see [`TextModel`]), which takes none of `trust_region`,
+            `typical_set`, `prior_weight` and `noisy`. By default `"texts"` where the space encodes texts and none of
+            these is given, else `"embeddings"`.
         stage_patience (`int`, *optional*): A stage also ends after so many trials without a better value; what is left
             of its budget goes to the last stage.
         reopen (`bool`, *optional*, defaults to `False`): Of `"frozen"`: a trial changes whichever block so far
@@ -88,7 +92,8 @@ class StagedLSBO(Optimizer):
         noisy (`bool`, *optional*, defaults to `False`): Whether values have noise.
         corpus (`tuple[np.ndarray, np.ndarray]`, *optional*): Embeddings `(n, embedding_dim)` and values `(n,)` that
             are known before.
-        acquisition ([`AcquisitionOptions`], *optional*): How hard the acquisition is maximised.
+        acquisition ([`AcquisitionOptions`], *optional*): How hard the acquisition is maximised; by default with 20
+            steps where each goes through the decoder, which were as good as 60.
 
     Raises:
         ValueError: If an argument has no valid value, or as [`Optimizer`].
@@ -122,13 +127,12 @@ class StagedLSBO(Optimizer):
         given = {"trust_region": trust_region, "typical_set": typical_set, "prior_weight": prior_weight}
         given = [name for name, value in (given | {"noisy": noisy}).items() if value]
         if surrogate is None:
-            surrogate = "rbf" if space.encode_texts is None or given else TEXTS
+            surrogate = EMBEDDINGS if space.encode_texts is None or given else TEXTS
         if surrogate == TEXTS and given:
             raise ValueError(f"a model of texts has no {given[0]}; leave it out or choose another surrogate")
-        if surrogate not in (*SURROGATES, TEXTS):
-            raise ValueError(
-                f"surrogate {surrogate!r} does not exist; choose one of {', '.join((*SURROGATES, TEXTS))}"
-            )
+        models = (*SURROGATES, EMBEDDINGS, TEXTS)
+        if surrogate not in models:
+            raise ValueError(f"surrogate {surrogate!r} does not exist; choose one of {', '.join(models)}")
         self._texts = TextModel(space) if surrogate == TEXTS else None
         if initial < 2:
             raise ValueError(f"initial must be at least 2, or there is nothing to model, but is {initial}")
@@ -143,7 +147,8 @@ class StagedLSBO(Optimizer):
         self.mode, self.initial, self.surrogate = mode, initial, surrogate
         self.stage_patience, self.reopen = stage_patience, reopen
         self.typical_set, self.prior_weight, self.noisy = typical_set, prior_weight, noisy
-        self.acquisition = acquisition or AcquisitionOptions()
+        steps = DECODED_STEPS if surrogate == EMBEDDINGS else AcquisitionOptions.maxiter
+        self.acquisition = acquisition or AcquisitionOptions(maxiter=steps)
         self.region = TrustRegion() if trust_region else None
         self._stage = 0
         # Points whose text is that of a trial, and which trial.
@@ -281,11 +286,42 @@ class StagedLSBO(Optimizer):
         low = 0 if joint else stage.start
         cube = self.space.to_unit(torch.from_numpy(rows))[:, low:width]
         variances = self._variances() if joint and not len(self._corpus[1]) and not self._echoes else None
-        model = fit_surrogate(cube, torch.from_numpy(values), self.surrogate, variances, like)
+        targets = torch.from_numpy(values)
+        if self.surrogate == EMBEDDINGS:
+            model = self._fit_embeddings(rows, targets, torch.from_numpy(best[:low]), variances, like)
+        else:
+            model = fit_surrogate(cube, targets, self.surrogate, variances, like)
         open_rows = [trial.coordinates for trial in (*self.trials, *found) if trial.status == PENDING]
         pending = self.space.to_unit(torch.from_numpy(np.array(open_rows)))[:, low:width] if open_rows else None
-        known = Observations(cube, torch.from_numpy(values), pending, self.noisy)
+        known = Observations(cube, targets, pending, self.noisy)
         return _Problem(model, known, best, low, width)
+
+    def _fit_embeddings(
+        self,
+        rows: np.ndarray,
+        values: torch.Tensor,
+        before: torch.Tensor,
+        variances: torch.Tensor | None = None,
+        like: Model | None = None,
+    ) -> Model:
+        """A model of what `rows` decode to; points that it is asked about follow the coordinates `before`, and are
+        followed by zeros."""
+
+        def decode(points: torch.Tensor) -> torch.Tensor:
+            searched = self.space.from_unit(points)
+            behind = self.space.latent_dim - len(before) - searched.shape[-1]
+            parts = [
+                before.expand(*searched.shape[:-1], -1),
+                searched,
+                searched.new_zeros(*searched.shape[:-1], behind),
+            ]
+            return self.space.embed(torch.cat(parts, dim=-1))
+
+        return fit_embedding_surrogate(self._embed(rows), values, decode, variances, like)
+
+    @torch.no_grad()
+    def _embed(self, rows: np.ndarray) -> torch.Tensor:
+        return self.space.embed(torch.from_numpy(rows))
 
     def _improvement(self, problem: _Problem, seed: int) -> AcquisitionFunction:
         return expected_improvement(
@@ -309,11 +345,13 @@ class StagedLSBO(Optimizer):
         searched = []
         for start, end in blocks:
             # What is not searched stays: earlier blocks as in the best trial, later ones at 0.
-            held = {}
+            held, box = {}, bounds.clone()
             for place in range(low, width):
                 if not start <= place < end:
                     held[place - low] = float(centre[place - low]) if place < start or self.reopen else 0.5
-            points, gain = propose(self._improvement(problem, seed), bounds, held, q, seed, self.acquisition, project)
+                    # Where it is held may lie outside of the box around the best point.
+                    box[:, place - low] = bounds.new_tensor([0.0, 1.0])
+            points, gain = propose(self._improvement(problem, seed), box, held, q, seed, self.acquisition, project)
             searched.append((gain, points))
         return problem.whole(self.space, max(searched, key=lambda pair: pair[0])[1])
 
@@ -356,6 +394,17 @@ class StagedLSBO(Optimizer):
         known = [trial.text for trial in (*self.trials, *found)]
         pending = [trial.text for trial in (*self.trials, *found) if trial.status == PENDING]
         return self._texts.best(features, values, best, stage.start, stage.end, known, pending, q, seed)
+
+    def model(self) -> Model:
+        trials = self.completed
+        values = torch.tensor([trial.value for trial in trials], dtype=torch.float64)
+        if self._texts is not None:
+            features = self._texts.features([trial.text for trial in trials])
+            return fit_surrogate(self.space.to_unit(torch.from_numpy(features)), values)
+        rows = np.stack([trial.coordinates for trial in trials])
+        if self.surrogate == EMBEDDINGS:
+            return fit_embedding_surrogate(self._embed(rows), values)
+        return fit_surrogate(self._set_coordinates(rows), values, self.surrogate)
 
     @property
     def _joint(self) -> bool:

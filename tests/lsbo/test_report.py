@@ -49,7 +49,7 @@ def test_the_report_of_a_run(run):
     assert found["best"]["value"] == run.best.value and found["trials"] == found["planned"] == 14
     fit = found["diagnostics"]["leave_one_out"]
     # A bowl in four dimensions is easily learnt.
-    assert fit["model"] == "rbf" and fit["observations"] == len(run.completed)
+    assert fit["model"] == "embeddings" and fit["observations"] == len(run.completed)
     assert fit["rmse"] < 0.5 * fit["spread"] and fit["correlation"] > 0.8 and 0.5 < fit["coverage"] <= 1
     assert 0 < found["diagnostics"]["failure_rate"] < 1 and found["diagnostics"]["duplicate_rate"] == 0
     assert Image.open(run.folder / "trace.png").size[0] == 1050
@@ -80,10 +80,10 @@ def test_rates_count_what_they_say():
     assert found["leave_one_out"] is None
 
 
-@pytest.mark.parametrize("surrogate", ["saas", "linear"])
+@pytest.mark.parametrize("surrogate", ["saas", "linear", "embeddings"])
 def test_the_fit_is_that_of_the_run_s_model(surrogate):
     space = make_space()
-    run = make_optimizer("staged", space, maximize=False, trials=8, initial=8, surrogate=surrogate, mode="full")
+    run = make_optimizer("staged", space, maximize=False, trials=16, initial=16, surrogate=surrogate, mode="full")
     run.optimize(lambda embedding: float(embedding[0]), progress=False)
     fit = diagnostics(run)["leave_one_out"]
     assert fit["model"] == surrogate and fit["correlation"] > 0.7

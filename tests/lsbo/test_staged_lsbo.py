@@ -289,7 +289,10 @@ def test_budgets():
         ({"trials": 0}, "trials must be at least 1"),
         ({"mode": "random"}, "mode 'random' does not exist; choose one of nested, frozen, full"),
         ({"budgets": [3, 3]}, r"must hold 2 positive numbers \(one a stage\) that add up to 16"),
-        ({"surrogate": "tree"}, "surrogate 'tree' does not exist; choose one of rbf, matern, saas, linear, texts"),
+        (
+            {"surrogate": "tree"},
+            "surrogate 'tree' does not exist; choose one of rbf, matern, saas, linear, embeddings, texts",
+        ),
         ({"initial": 1}, "initial must be at least 2"),
         ({"typical_set": 1.0}, "typical_set must be between 0 and 1"),
         ({"prior_weight": -1}, "prior_weight must not be negative"),

@@ -59,7 +59,7 @@ def test_texts_are_needed():
 
 def test_texts_are_modelled_where_they_can_be(space):
     make = partial(StagedLSBO, maximize=True, trials=8)
-    assert make(space).surrogate == "texts" and make(make_space()).surrogate == "rbf"
-    assert make(space, noisy=True).surrogate == make(space, surrogate="rbf").surrogate == "rbf"
+    assert make(space).surrogate == "texts" and make(make_space()).surrogate == "embeddings"
+    assert make(space, noisy=True).surrogate == "embeddings" and make(space, surrogate="rbf").surrogate == "rbf"
     with pytest.raises(ValueError, match="a model of texts has no trust_region; leave it out or choose another"):
         make(space, surrogate="texts", trust_region=True)
