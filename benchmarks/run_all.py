@@ -165,9 +165,15 @@ FULL = (
         packages=("faiss",),
     ),
     Job("funnel_flow.py", 5, ("instructions",), ("outputs/funnel/flow_s0",)),
+    Job("funnel_round_trip.py --bf16", 2, ("instructions",), ("outputs/funnel/ours_s0/training.json",)),
     Job("funnel_decode.py", 3),
     Job("funnel_memory.py", 30),
-    Job("lsbo.py --funnel outputs/funnel/ours_s0", 600, ("instructions",), ("outputs/funnel/ours_s0/training.json",)),
+    Job(
+        "lsbo.py --funnel outputs/funnel/ours_s0 --q 5",
+        220,
+        ("instructions",),
+        ("outputs/funnel/ours_s0/training.json",),
+    ),
 )
 PAGE = Job("make_results.py", 0)
 
