@@ -20,6 +20,8 @@ from .nested_model import NestedModelMixin
 
 
 FUNNELS = {"residual": ResidualFunnel, "cascade": CascadeFunnel, "flow": FlowFunnel}
+# That all levels are decoded of, on a CPU.
+ROWS_IN_ONE_CALL = 128
 
 
 @dataclass
@@ -96,7 +98,7 @@ class MatryoshkaFunnelModel(NestedModelMixin, PreTrainedModel):
             raise ValueError(f"give level ({level!r}) or all_levels, not both")
         stage = self.config.level_index(level)
         codes = self.funnel.encode(self._checked(embeddings), stage)
-        found = self.funnel.decode_levels(codes) if all_levels else self.funnel.decode(codes, stage)
+        found = self._all_levels(codes) if all_levels else self.funnel.decode(codes, stage)
         scale = self.latent_scale[: codes.shape[-1]]
         log_prob = predictions = None
         if return_densities:
@@ -143,7 +145,7 @@ class MatryoshkaFunnelModel(NestedModelMixin, PreTrainedModel):
         return self._decoded(self.funnel.decode(codes, stage))
 
     def decode_levels(self, latents: torch.Tensor) -> torch.Tensor:
-        """What [`decode`] makes of the latents at every level, with one call of the decoder.
+        """What [`decode`] makes of the latents at every level, with one call of the decoder where that is faster.
 
         Args:
             latents (`torch.FloatTensor` of shape `(batch, latent_dim)`): Latents of the largest level.
@@ -154,7 +156,14 @@ class MatryoshkaFunnelModel(NestedModelMixin, PreTrainedModel):
         Raises:
             ValueError: If the latents are narrower.
         """
-        return self._decoded(self.funnel.decode_levels(self._codes(latents, self.config.latent_dim)[1]))
+        return self._decoded(self._all_levels(self._codes(latents, self.config.latent_dim)[1]))
+
+    def _all_levels(self, codes: torch.Tensor) -> torch.Tensor:
+        # One call reads the weights once; with many rows that saves nothing, and what it keeps leaves a CPU's caches.
+        if codes.device.type != "cpu" or len(codes) <= ROWS_IN_ONE_CALL:
+            return self.funnel.decode_levels(codes)
+        parts = [self.funnel.decode(codes[:, :dim], stage) for stage, dim in enumerate(self.config.matryoshka_dims)]
+        return torch.stack(parts)
 
     def complete(self, latents: torch.Tensor, active_dim: int | None = None) -> torch.Tensor:
         """The first `active_dim` numbers of latents and, after them, the mean of every further stage given those

@@ -5,6 +5,7 @@ from transformers import AutoModel
 
 from hf_matryoshka.modeling import MatryoshkaFunnelConfig, MatryoshkaFunnelModel
 from hf_matryoshka.modeling.configuration_matryoshka_funnel import PRESETS
+from hf_matryoshka.modeling.modeling_matryoshka_funnel import ROWS_IN_ONE_CALL
 
 from .funnel_models import DIMS, KINDS, embeddings, make
 
@@ -38,6 +39,14 @@ class TestEveryKind:
             torch.testing.assert_close(model.decode(noise, active_dim=dim), together[stage], rtol=0, atol=1e-6)
         assert (together[0] - together[2]).abs().max() > 1e-3
         torch.testing.assert_close(model(x, all_levels=True).reconstructions, together)
+
+    def test_many_rows_decode_as_few(self, kind, geometry, x):
+        """A CPU decodes them level by level."""
+        model = make(kind, geometry=geometry)
+        many = model.encode(x).repeat(ROWS_IN_ONE_CALL, 1)
+        together = model.decode_levels(many).unflatten(1, (ROWS_IN_ONE_CALL, 7))
+        few = model.decode_levels(many[:7])
+        torch.testing.assert_close(together, few[:, None].expand_as(together), rtol=1e-5, atol=1e-5)
 
     def test_a_cut_level_is_a_model_of_its_own(self, kind, geometry, x):
         model = make(kind, geometry=geometry)
