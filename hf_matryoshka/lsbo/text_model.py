@@ -12,6 +12,8 @@ from .surrogates import fit_surrogate
 
 
 TEXTS = "texts"
+# Many points decode to one text: of 256 too few texts were left to choose from.
+DRAWN = 1024
 
 
 class TextModel:
@@ -69,7 +71,7 @@ class TextModel:
         Returns:
             `np.ndarray` of shape `(k, latent_dim)`: At most `q` points; at least one.
         """
-        rows = draw_candidates(self.space, centre, start, end, seed)
+        rows = draw_candidates(self.space, centre, start, end, seed, DRAWN)
         texts = list(self.space.decode_texts(self.space.decode(rows)))
         places = {text: row for row, text in reversed(list(enumerate(texts))) if text not in set(known)}
         if not places:
