@@ -76,6 +76,7 @@ class Job:
         return None
 
 
+FUNNEL_RUN = "outputs/funnel/ours_s0/training.json"
 QUICK = (
     Job("adaptor_scifact.py --quick", 2, ("scifact",)),
     Job("delta_nested.py --quick", 2, MLM),
@@ -165,14 +166,24 @@ FULL = (
         packages=("faiss",),
     ),
     Job("funnel_flow.py", 5, ("instructions",), ("outputs/funnel/flow_s0",)),
-    Job("funnel_round_trip.py --bf16", 2, ("instructions",), ("outputs/funnel/ours_s0/training.json",)),
+    Job("funnel_round_trip.py --bf16", 2, ("instructions",), (FUNNEL_RUN,)),
     Job("funnel_decode.py", 3),
     Job("funnel_memory.py", 30),
-    Job(
-        "lsbo.py --funnel outputs/funnel/ours_s0 --q 5",
-        220,
-        ("instructions",),
-        ("outputs/funnel/ours_s0/training.json",),
+    *(
+        Job(f"lsbo.py --funnel outputs/funnel/ours_s0 {rest}", minutes, ("instructions",), (FUNNEL_RUN,))
+        for rest, minutes in (
+            ("--q 5", 220),
+            (
+                "--q 5 --seeds 3 --levels multimodal --systems ours full ours_points "
+                "--out benchmarks/results/lsbo_variants.json",
+                20,
+            ),
+            (
+                "--q 1 --seeds 1 --levels multimodal --systems ours gp --work outputs/lsbo_q1 "
+                "--out benchmarks/results/lsbo_one_at_a_time.json",
+                8,
+            ),
+        )
     ),
 )
 PAGE = Job("make_results.py", 0)
