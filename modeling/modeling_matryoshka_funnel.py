@@ -20,7 +20,7 @@ from .nested_model import NestedModelMixin
 
 
 FUNNELS = {"residual": ResidualFunnel, "cascade": CascadeFunnel, "flow": FlowFunnel}
-# That all levels are decoded of, on a CPU.
+# A CPU decodes all levels of so many rows at once, of more level by level.
 ROWS_IN_ONE_CALL = 128
 
 

@@ -3,16 +3,14 @@
 from collections.abc import Callable
 
 import torch
-from botorch.fit import fit_gpytorch_mll
 from botorch.models import SingleTaskGP
 from botorch.models.model import Model
 from botorch.models.transforms.input import InputTransform
 from gpytorch.kernels import RBFKernel
-from gpytorch.mlls import ExactMarginalLogLikelihood
 from gpytorch.priors import LogNormalPrior
 from torch import nn
 
-from .surrogates import FIT_STEPS, taken_from
+from .surrogates import fit
 
 
 EMBEDDINGS = "embeddings"
@@ -70,10 +68,4 @@ def fit_embedding_surrogate(
     kernel.lengthscale = spread.item()
     noise = None if variances is None else variances[:, None]
     decoded = None if decode is None else Decoded(decode)
-    model = SingleTaskGP(embeddings, values[:, None], noise, covar_module=kernel, input_transform=decoded)
-    if taken_from(like, model):
-        return model.eval()
-    fit_gpytorch_mll(
-        ExactMarginalLogLikelihood(model.likelihood, model), optimizer_kwargs={"options": {"maxiter": FIT_STEPS}}
-    )
-    return model
+    return fit(SingleTaskGP(embeddings, values[:, None], noise, covar_module=kernel, input_transform=decoded), like)

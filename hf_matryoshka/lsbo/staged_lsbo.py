@@ -59,8 +59,8 @@ class StagedLSBO(Optimizer):
     `mode="nested"` (the default): the prefix that is searched grows stage by stage; nothing is frozen and every
     observation is kept. `"frozen"`: a stage searches its own block only, with a model of its own trials, the blocks
     before it held at the best trial (the schedule of the first staged optimiser, without its faults). `"full"`: all
-    coordinates from the start, the default of BoTorch. Where later coordinates are not searched yet they are 0, that
-    is the mean of what follows given what is there.
+    coordinates from the start, with `surrogate="rbf"` the default of BoTorch. Where later coordinates are not searched
+    yet they are 0, that is the mean of what follows given what is there.
 
     Each proposal maximises the logarithm of the expected improvement under a Gaussian process (Ament et al., arXiv
     2310.20708). A proposal that decodes to a known text is not evaluated: its value is known, the model learns it, and
@@ -93,7 +93,7 @@ class StagedLSBO(Optimizer):
         corpus (`tuple[np.ndarray, np.ndarray]`, *optional*): Embeddings `(n, embedding_dim)` and values `(n,)` that
             are known before.
         acquisition ([`AcquisitionOptions`], *optional*): How hard the acquisition is maximised; by default with 20
-            steps where each goes through the decoder, which were as good as 60.
+            steps where each goes through the decoder.
 
     Raises:
         ValueError: If an argument has no valid value, or as [`Optimizer`].

@@ -53,19 +53,17 @@ def fit_surrogate(
     else:
         kernel = get_covar_module_with_dim_scaled_prior(ard_num_dims=points.shape[1], use_rbf_kernel=kind == "rbf")
         model = SingleTaskGP(points, targets, noise, covar_module=kernel)
-    if taken_from(like, model):
+    return fit(model, like)
+
+
+def fit(model: Model, like: Model | None = None) -> Model:
+    """Gives a model the hyper-parameters of `like`, if it has the same ones, or the most likely ones; returns it."""
+    known = {} if like is None else dict(like.named_parameters())
+    if known and known.keys() == dict(model.named_parameters()).keys():
+        model.load_state_dict(known, strict=False)
         return model.eval()
     # The last digits of the hyper-parameters are not worth most of the time.
     fit_gpytorch_mll(
         ExactMarginalLogLikelihood(model.likelihood, model), optimizer_kwargs={"options": {"maxiter": FIT_STEPS}}
     )
     return model
-
-
-def taken_from(like: Model | None, model: Model) -> bool:
-    """Gives a model the hyper-parameters of another one; whether both have the same ones."""
-    known = {} if like is None else dict(like.named_parameters())
-    if not known or known.keys() != dict(model.named_parameters()).keys():
-        return False
-    model.load_state_dict(known, strict=False)
-    return True

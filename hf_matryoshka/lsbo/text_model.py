@@ -12,7 +12,7 @@ from .surrogates import fit_surrogate
 
 
 TEXTS = "texts"
-# Many points decode to one text: of 256 too few texts were left to choose from.
+# Points of a proposal; more than where points are modelled, as many of them decode to one text.
 DRAWN = 1024
 
 

@@ -7,20 +7,18 @@ from typing import Any
 import gpytorch
 import numpy as np
 import torch
-from botorch.fit import fit_gpytorch_mll
 from botorch.generation import MaxPosteriorSampling
 from botorch.models import SingleTaskGP
 from botorch.utils.sampling import manual_seed
 from gpytorch.constraints import Interval
 from gpytorch.kernels import MaternKernel, ScaleKernel
 from gpytorch.likelihoods import GaussianLikelihood
-from gpytorch.mlls import ExactMarginalLogLikelihood
 from torch.quasirandom import SobolEngine
 
 from .baselines import random_point
 from .optimizer import Optimizer
 from .search_space import SearchSpace
-from .surrogates import FIT_STEPS
+from .surrogates import fit
 from .trial import COMPLETE, PENDING, Trial
 
 
@@ -132,11 +130,7 @@ def _fit(points: torch.Tensor, values: torch.Tensor) -> SingleTaskGP:
     """The model of the tutorial: Matern 5/2 with a length scale a dimension, little noise."""
     kernel = MaternKernel(nu=2.5, ard_num_dims=points.shape[1], lengthscale_constraint=Interval(0.005, 4.0))
     likelihood = GaussianLikelihood(noise_constraint=Interval(1e-8, 1e-3))
-    model = SingleTaskGP(points, values[:, None], likelihood=likelihood, covar_module=ScaleKernel(kernel))
-    fit_gpytorch_mll(
-        ExactMarginalLogLikelihood(model.likelihood, model), optimizer_kwargs={"options": {"maxiter": FIT_STEPS}}
-    )
-    return model
+    return fit(SingleTaskGP(points, values[:, None], likelihood=likelihood, covar_module=ScaleKernel(kernel)))
 
 
 def _box(centre: torch.Tensor, model: SingleTaskGP, length: float) -> tuple[torch.Tensor, torch.Tensor]:

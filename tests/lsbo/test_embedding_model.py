@@ -76,8 +76,7 @@ def test_a_point_is_found_through_a_bent_decoder(bent, mode):
     assert best.origin == "model" and np.median(by["model"]) > np.median(by["random"])
 
 
-def test_starting_points_lie_in_a_box_that_has_shrunk(bent):
-    """Points around known ones outside of it would fail in BoTorch."""
+def test_a_trust_region_holds_a_model_of_embeddings(bent):
     run = StagedLSBO(bent, maximize=True, trust_region=True, trials=10, initial=6, budgets=[8, 2], acquisition=QUICK)
     for trial in run.ask(6):
         run.tell(trial, float(trial.coordinates[0]))
