@@ -33,8 +33,8 @@ def read_arrow(path: str | Path) -> pa.Table:
         return pa.ipc.open_stream(source).read_all()
 
 
-def read_vector_column(path: str | Path) -> np.ndarray:
-    """Reads the column of vectors of a `.parquet` or `.arrow` file.
+def read_vector_column(path: str | Path) -> list[np.ndarray]:
+    """Reads the column of vectors of a `.parquet` or `.arrow` file; of the latter it is mapped, not read.
 
     Args:
         path (`str` or `Path`):
@@ -42,7 +42,7 @@ def read_vector_column(path: str | Path) -> np.ndarray:
             column of number lists.
 
     Returns:
-        `np.ndarray` of shape `(n, dim)`: the numbers as they are stored, unchecked.
+        `list[np.ndarray]`: of shapes `(n_i, dim)`, one a record batch, the numbers as they are stored, unchecked.
 
     Raises:
         ValueError: if there is no such column, or if its rows differ in width.
@@ -66,13 +66,16 @@ def _is_vector_type(kind: pa.DataType) -> bool:
     return is_list and (pa.types.is_floating(kind.value_type) or pa.types.is_integer(kind.value_type))
 
 
-def _rows(column: pa.ChunkedArray, path: Path) -> np.ndarray:
+def _rows(column: pa.ChunkedArray, path: Path) -> list[np.ndarray]:
     lengths = pc.list_value_length(column).to_numpy()
     if len(lengths) == 0:
-        return np.empty((0, 0), dtype=np.float32)
+        return [np.empty((0, 0), dtype=np.float32)]
     differing = np.flatnonzero(lengths != lengths[0])
     if len(differing) or np.isnan(lengths[0]):
         row = int(differing[0]) if not np.isnan(lengths[0]) else 0
         found = "no vector" if np.isnan(lengths[row]) else f"a vector of width {int(lengths[row])}"
         raise ValueError(f"{path} must have vectors of one width, got {found} in row {row}")
-    return pc.list_flatten(column).to_numpy().reshape(len(lengths), int(lengths[0]))
+    width = int(lengths[0])
+    # A column as a whole would be copied to lie in one piece.
+    batches = [batch for batch in column.chunks if len(batch)]
+    return [batch.flatten().to_numpy(zero_copy_only=False).reshape(len(batch), width) for batch in batches]

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from .chunked_vectors import ChunkedVectors
+
 
 # Rows that are read at once: the embeddings may be a file that is larger than the memory.
 CHUNK = 16384
@@ -17,13 +19,13 @@ class EmbeddingRows(Dataset):
     It is also an array itself as far as slices go, so that whatever reads embeddings in chunks takes it.
 
     Args:
-        vectors (`np.ndarray` of shape `(n, dim)`): The array, in memory or mapped from a file.
+        vectors (`np.ndarray` or [`ChunkedVectors`] of shape `(n, dim)`): The array, in memory or mapped from a file.
         rows (`np.ndarray` of shape `(m,)`): Which of its rows.
     """
 
     ndim = 2
 
-    def __init__(self, vectors: np.ndarray, rows: np.ndarray):
+    def __init__(self, vectors: np.ndarray | ChunkedVectors, rows: np.ndarray):
         self.vectors, self.rows = vectors, rows
 
     @property
@@ -51,11 +53,11 @@ def collate_rows(batch: np.ndarray) -> dict[str, torch.Tensor]:
     return {"embeddings": torch.from_numpy(np.asarray(batch))}
 
 
-def split_rows(vectors: np.ndarray, shares: tuple[float, ...], seed: int) -> list[EmbeddingRows]:
+def split_rows(vectors: np.ndarray | ChunkedVectors, shares: tuple[float, ...], seed: int) -> list[EmbeddingRows]:
     """The rows of an array in a random order, split.
 
     Args:
-        vectors (`np.ndarray` of shape `(n, dim)`): The array.
+        vectors (`np.ndarray` or [`ChunkedVectors`] of shape `(n, dim)`): The array.
         shares (`tuple[float, ...]`): Parts of the rows, one for each piece after the first.
         seed (`int`): Of the order.
 

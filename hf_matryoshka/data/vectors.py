@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .arrow import read_vector_column, vectors_table, write_arrow
+from .chunked_vectors import ChunkedVectors
 from .files import write_beside
 
 
@@ -40,19 +41,29 @@ def check_vectors(vectors: Any, width: int | None = None, name: str = "vectors")
         raise ValueError(f"{name} must be 2-D numbers of shape (n, dim), got values of type {array.dtype}")
     if array.ndim != 2:
         raise ValueError(f"{name} must be 2-D of shape (n, dim), got shape {array.shape}")
-    if 0 in array.shape:
-        raise ValueError(f"{name} is empty: got shape {array.shape}; at least one vector is needed")
-    if width is not None and array.shape[1] != width:
-        raise ValueError(f"{name} must be {width} wide, got vectors of width {array.shape[1]}")
+    _check_shape(array.shape, width, name)
     with np.errstate(over="ignore"):
         array = np.ascontiguousarray(array, dtype=np.float32)
-    for start in range(0, len(array), _ROWS_PER_CHECK):
-        finite = np.isfinite(array[start : start + _ROWS_PER_CHECK]).all(axis=1)
+    _check_finite(array, name)
+    return array
+
+
+def _check_shape(shape: tuple[int, ...], width: int | None, name: str) -> None:
+    if 0 in shape:
+        raise ValueError(f"{name} is empty: got shape {shape}; at least one vector is needed")
+    if width is not None and shape[1] != width:
+        raise ValueError(f"{name} must be {width} wide, got vectors of width {shape[1]}")
+
+
+def _check_finite(vectors: np.ndarray | ChunkedVectors, name: str) -> None:
+    for start in range(0, len(vectors), _ROWS_PER_CHECK):
+        with np.errstate(over="ignore"):
+            part = vectors[start : start + _ROWS_PER_CHECK]
+        finite = np.isfinite(part).all(axis=1)
         if not finite.all():
             row = int(np.argmin(finite))
-            value = "NaN" if np.isnan(array[start + row]).any() else "inf"
+            value = "NaN" if np.isnan(part[row]).any() else "inf"
             raise ValueError(f"{name} must be finite float32 numbers, got {value} in row {start + row}")
-    return array
 
 
 def load_vectors(path: str | Path, width: int | None = None) -> np.ndarray:
@@ -66,11 +77,32 @@ def load_vectors(path: str | Path, width: int | None = None) -> np.ndarray:
             The `dim` that they must have.
 
     Returns:
-        `np.ndarray` of shape `(n, dim)`: float32.
+        `np.ndarray` of shape `(n, dim)`: float32; mapped where [`open_vectors`] gives an array, else in memory.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if the file cannot be read as vectors, or [`check_vectors`] refuses them.
+    """
+    vectors = open_vectors(path, width)
+    return vectors[:] if isinstance(vectors, ChunkedVectors) else vectors
+
+
+def open_vectors(path: str | Path, width: int | None = None) -> np.ndarray | ChunkedVectors:
+    """Maps vectors of a file that may be larger than the memory: only what is used of it comes into memory.
+
+    A `.parquet` file cannot be mapped and is read; float32 is what is mapped of a `.npy` file and of an `.arrow` file
+    of one record batch; an `.arrow` file of several is mapped whatever its numbers are.
+
+    Args:
+        path (`str` or `Path`): As [`load_vectors`] takes it.
+        width (`int`, *optional*): The `dim` that they must have.
+
+    Returns:
+        `np.ndarray` or [`ChunkedVectors`] of shape `(n, dim)`, float32: the latter if the file has several record
+        batches, which do not lie in one piece.
+
+    Raises:
+        FileNotFoundError, ValueError: As [`load_vectors`].
     """
     path = Path(path)
     if not path.is_file():
@@ -78,16 +110,20 @@ def load_vectors(path: str | Path, width: int | None = None) -> np.ndarray:
     check_vectors_path(path)
     if path.suffix == ".npy":
         try:
-            # Mapped, not read: as of an Arrow file, only what is used comes into memory.
             array = np.load(path, mmap_mode="r", allow_pickle=False)
         except (ValueError, EOFError) as error:
             raise ValueError(f"{path} is not a plain .npy array of numbers ({error})") from error
         return check_vectors(array, width, name=str(path))
     try:
-        array = read_vector_column(path)
+        arrays = read_vector_column(path)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{path} is not a readable {path.suffix} table ({error})") from error
-    return check_vectors(array, width, name=str(path))
+    if len(arrays) == 1:
+        return check_vectors(arrays[0], width, name=str(path))
+    vectors = ChunkedVectors(arrays)
+    _check_shape(vectors.shape, width, str(path))
+    _check_finite(vectors, str(path))
+    return vectors
 
 
 def save_vectors(vectors: np.ndarray, path: str | Path) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from huggingface_hub.errors import StrictDataclassError
 
+from ..data.chunked_vectors import ChunkedVectors
 from ..data.convention_encoders import load_encoder
 from ..data.embedding_conventions import check_lengths
 from ..data.embedding_rows import CHUNK, EmbeddingRows, collate_rows, split_rows
 from ..data.files import reading_weights, write_beside
-from ..data.vectors import load_vectors
+from ..data.vectors import open_vectors
 from ..evaluation.curve import Curve
 from ..evaluation.reconstruction import NEIGHBOURS, funnel_curve, linear_codes, linear_curve, overlap_curve
 from ..modeling import MatryoshkaFunnelConfig, MatryoshkaFunnelModel
@@ -96,7 +97,7 @@ def train_funnel(
     base = load_funnel(recipe.funnel_path) if recipe.funnel_path else None
     vectors, texts = None, []
     if recipe.vectors is not None:
-        vectors = load_vectors(recipe.vectors)
+        vectors = open_vectors(recipe.vectors)
         check_lengths(vectors[:CHUNK], recipe.embedding_convention)
         width, count = vectors.shape[1], len(vectors)
     else:
@@ -224,7 +225,9 @@ def _first(rows: EmbeddingRows, count: int) -> EmbeddingRows:
     return EmbeddingRows(rows.vectors, rows.rows[:count])
 
 
-def _run_key(recipe: FunnelRecipe, training: dict[str, Any], vectors: np.ndarray | None, texts: list[str]) -> str:
+def _run_key(
+    recipe: FunnelRecipe, training: dict[str, Any], vectors: np.ndarray | ChunkedVectors | None, texts: list[str]
+) -> str:
     digest = hashlib.sha256(json.dumps([asdict(recipe), training], sort_keys=True, default=str).encode())
     for text in texts:
         digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())

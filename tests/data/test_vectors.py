@@ -5,7 +5,8 @@ import pytest
 import torch
 from datasets import Dataset
 
-from hf_matryoshka.data.vectors import check_vectors, load_vectors, save_vectors
+from hf_matryoshka.data.chunked_vectors import ChunkedVectors
+from hf_matryoshka.data.vectors import check_vectors, load_vectors, open_vectors, save_vectors
 
 
 @pytest.fixture
@@ -76,6 +77,43 @@ def test_tables_as_others_write_them(vectors, tmp_path):
     files = [tmp_path / name for name in ("only.parquet", "named.parquet", "feather.arrow")]
     for path in [*files, *(tmp_path / "datasets").glob("*.arrow")]:
         np.testing.assert_array_equal(load_vectors(path), vectors)
+        np.testing.assert_array_equal(open_vectors(path)[:], vectors)
+
+
+def write_batches(path, parts):
+    tables = [pa.table({"embedding": part.tolist()}) for part in parts]
+    with pa.ipc.new_stream(str(path), tables[0].schema) as writer:
+        for table in tables:
+            writer.write_table(table)
+
+
+def test_record_batches_are_mapped_one_by_one(vectors, tmp_path):
+    write_batches(tmp_path / "b.arrow", np.split(vectors.astype(np.float64), [3, 3, 5]))
+    opened = open_vectors(tmp_path / "b.arrow", width=4)
+    assert isinstance(opened, ChunkedVectors) and [len(array) for array in opened.arrays] == [3, 2, 2]
+    # Arrow counts what is its own; a mapped file is not.
+    before = pa.total_allocated_bytes()
+    arrays = open_vectors(tmp_path / "b.arrow").arrays
+    assert pa.total_allocated_bytes() == before and not any(array.flags["OWNDATA"] for array in arrays)
+    loaded = load_vectors(tmp_path / "b.arrow")
+    assert type(loaded) is np.ndarray and loaded.dtype == np.float32
+    np.testing.assert_array_equal(loaded, vectors)
+
+
+def test_bad_record_batches_are_refused(vectors, tmp_path):
+    path = tmp_path / "b.arrow"
+    write_batches(path, np.split(vectors, [3]))
+    with pytest.raises(ValueError, match="b.arrow must be 5 wide, got vectors of width 4"):
+        open_vectors(path, width=5)
+    for value, word in ((np.nan, "NaN"), (1e300, "inf")):
+        bad = vectors.astype(np.float64)
+        bad[4, 1] = value
+        write_batches(path, np.split(bad, [3]))
+        with pytest.raises(ValueError, match=f"b.arrow must be finite float32 numbers, got {word} in row 4"):
+            open_vectors(path)
+    write_batches(path, [vectors[:3], vectors[3:, :2]])
+    with pytest.raises(ValueError, match="b.arrow must have vectors of one width, got a vector of width 2 in row 3"):
+        open_vectors(path)
 
 
 @pytest.mark.parametrize(

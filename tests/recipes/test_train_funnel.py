@@ -58,7 +58,7 @@ def test_a_run_is_better_than_pca_and_is_read_back(recipe, tmp_path):
     x = torch.randn(3, 24)
     assert torch.equal(model(x).reconstructions, trained.model(x).reconstructions)
     # The density of the latents fits those of the embeddings that were held out.
-    coordinates = model.whiten(model.encode(torch.from_numpy(np.array(module.load_vectors(recipe.vectors)))))
+    coordinates = model.whiten(model.encode(torch.from_numpy(np.array(module.open_vectors(recipe.vectors)))))
     assert 0.7 < coordinates.var(0).mean() < 1.3
     # The same call again takes what is there; other options are another run.
     assert train_funnel(recipe, tmp_path / "run", TRAINING).report == report
