@@ -50,8 +50,9 @@ def upload(hub: "LocalHub", request: Request) -> Response:
     size, expires = request.text("size") or "", request.text("expires") or ""
     if not (size.isdecimal() and expires.isdecimal()):
         raise HubError(403, "The address of the upload is not one that this hub gave out")
-    signature = _sign(hub, oid, int(size), int(expires))
-    if not hmac.compare_digest(signature, request.text("signature") or "") or int(expires) < time.time():
+    # As bytes: of text, only ASCII can be compared.
+    given, signature = request.text("signature") or "", _sign(hub, oid, int(size), int(expires))
+    if not hmac.compare_digest(signature.encode(), given.encode("utf-8", "replace")) or int(expires) < time.time():
         raise HubError(403, "The address of the upload is not one that this hub gave out, or is too old")
     request.body.limit(hub.max_upload_bytes)
     stored = hub.objects.add(request.body.chunks(int(size)), oid, int(size))

@@ -55,6 +55,7 @@ def test_the_address_of_an_upload_cannot_be_made_up(raw, hub, place):
         address[:-1] + ("0" if address[-1] != "0" else "1"),
         address.split("?")[0],
         address.split("&signature")[0],
+        address.split("&signature")[0] + "&signature=%C3%A9",
         address.replace("size=", "size=-"),
     ]
     for path in forged:
