@@ -25,9 +25,15 @@ def open_run(folder: str | Path, key: str, overwrite: bool = False) -> Path:
         `Path`: The folder.
 
     Raises:
-        ValueError: If it holds other files or another run.
+        ValueError: If it holds other files or another run, or this is one of several processes of a launcher.
         OSError: If it cannot be written.
     """
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if processes != "1":
+        raise ValueError(
+            f"a run is made by one process, but the launcher started {processes}; call it without torchrun, or train "
+            "with the trainer itself under torchrun"
+        )
     folder = Path(folder)
     mark = folder / "run.json"
     # Of a call that was killed before there was a run.
