@@ -1,6 +1,7 @@
 """A larger encoder that computes what a small one computes."""
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from peft import PeftModel
@@ -35,10 +36,11 @@ STOCK = {
     )
 }
 HEADS = ("closest", "exact")
+Model = TypeVar("Model", bound=PreTrainedModel)
 
 
 def grow(
-    model: PreTrainedModel,
+    model: Model,
     config: PreTrainedConfig | None = None,
     *,
     hidden_size: int | None = None,
@@ -49,7 +51,7 @@ def grow(
     budgets: Sequence[Sequence] | None = None,
     head: str = "closest",
     tolerance: float = 2e-6,
-) -> PreTrainedModel:
+) -> Model:
     r"""A larger model of the same class that computes the same as a small one, to start training from.
 
     In evaluation mode and float32 the leading channels of the hidden states, also of a pooler, are those of the small
@@ -127,9 +129,7 @@ def grow(
 
 
 @torch.no_grad()
-def _written(
-    model: PreTrainedModel, config: PreTrainedConfig, places: Sequence[int], stream: WiderStream
-) -> PreTrainedModel:
+def _written(model: Model, config: PreTrainedConfig, places: Sequence[int], stream: WiderStream) -> Model:
     """A model with this config that has the weights of `model` in it."""
     config._attn_implementation = model.config._attn_implementation
     grown = type(model)._from_config(config, dtype=model.dtype, **parts(model)).to(model.device)
