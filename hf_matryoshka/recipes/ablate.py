@@ -20,7 +20,7 @@ from ..evaluation.seed_interval import seed_interval
 from ..evaluation.table import format_rows
 from .ablation_data import pack_once
 from .ablation_plan import Ablation, Variant
-from .run_folder import CURVE_FILE
+from .run_folder import CURVE_FILE, is_finished, load_report
 from .train_delta import train_delta
 
 
@@ -99,7 +99,7 @@ def _run(variant: Variant, seed: int, folder: Path, progress: bool) -> dict[str,
     (folder / name).mkdir(parents=True, exist_ok=True)
     run = folder / name / f"seed-{seed}"
     with FileLock(folder / name / f"seed-{seed}.lock"):
-        if not (run / "training.json").is_file():
+        if not is_finished(run):
             try:
                 recipe = pack_once(variant.recipe, folder / "data", progress)
                 train_delta(replace(recipe, seed=seed), run, variant.training)
@@ -107,7 +107,7 @@ def _run(variant: Variant, seed: int, folder: Path, progress: bool) -> dict[str,
                 raise ValueError(f"variant {variant.name!r}: {error}") from error
         # Of no more use: many runs would fill the disk.
         shutil.rmtree(run / "checkpoints", ignore_errors=True)
-    report = json.loads((run / "training.json").read_text(encoding="utf-8"))
+    report = load_report(run)
     curve = Curve.from_json(run / CURVE_FILE)
     return {
         "nll": {point.level: -point.quality for point in curve.points},

@@ -1,6 +1,5 @@
 """The held-out data of a certificate: two splits by document, and the loss of each item at a level."""
 
-import json
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from .delta_embedding_recipe import DeltaEmbeddingRecipe
 from .delta_recipe import DeltaRecipe
 from .distillation_texts import gather_texts
 from .packed_corpus import Corpus
+from .run_folder import is_finished, load_report
 
 
 ASK = "give files for calibration and for the certificate"
@@ -179,8 +179,7 @@ def read_report(run: Path) -> dict[str, Any]:
     Raises:
         ValueError: If the folder holds none.
     """
-    path = run / "training.json"
-    report = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    report = load_report(run) if is_finished(run) else {}
     if "objective" not in report.get("recipe", {}):
         raise ValueError(f"{run} is no finished run of train delta; give the folder that it wrote training.json to")
     return report

@@ -4,13 +4,19 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
-from ..data.files import ensure_writable_folder, remove_leftovers, write_beside
+from sentence_transformers import SentenceTransformer
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from ..data.files import ensure_writable_folder, reading_weights, remove_leftovers, write_beside
 
 
 # Quality against cost of each level on held-out texts, which an export shows in its cards, and the same by a second
 # measure, for runs that have one.
 CURVE_FILE, OVERLAP_FILE = "curve.json", "overlap_curve.json"
+# The model, and the report: written last, so that a run which has one is finished.
+MODEL_FOLDER, REPORT_FILE = "model", "training.json"
 
 
 def open_run(folder: str | Path, key: str, overwrite: bool = False) -> Path:
@@ -52,6 +58,54 @@ def open_run(folder: str | Path, key: str, overwrite: bool = False) -> Path:
     with write_beside(mark) as temporary:
         temporary.write_text(json.dumps({"key": key}) + "\n", encoding="utf-8")
     return folder
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether a run has ended, so that its model and its report are whole."""
+    return (folder / REPORT_FILE).is_file()
+
+
+def finish_run(folder: Path, report: dict[str, Any], *parts: Any) -> None:
+    """Writes what a run made: its model, then its report. A model that an interrupted call left is replaced.
+
+    Args:
+        folder (`Path`): The folder of the run.
+        report (`dict`): What `training.json` will say.
+        parts: What goes into `model/`: a model and its tokenizer, or a `SentenceTransformer`, which has its own.
+
+    Raises:
+        OSError: If something cannot be written; nothing half-written then has a final name.
+    """
+    shutil.rmtree(folder / MODEL_FOLDER, ignore_errors=True)
+    with write_beside(folder / MODEL_FOLDER) as temporary:
+        for part in parts:
+            if isinstance(part, SentenceTransformer):
+                # Cards are those of an export, which knows how good the levels are.
+                part.save(str(temporary), create_model_card=False)
+            else:
+                part.save_pretrained(temporary)
+    with write_beside(folder / REPORT_FILE) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def load_report(folder: Path) -> dict[str, Any]:
+    """The report of a finished run."""
+    return json.loads((folder / REPORT_FILE).read_text(encoding="utf-8"))
+
+
+def load_text_model(folder: Path, model_class: Any) -> tuple[Any, PreTrainedTokenizerBase]:
+    """The model of a finished run, in evaluation mode, and its tokenizer.
+
+    Args:
+        folder (`Path`): The folder of the run.
+        model_class (`type`): Its `from_pretrained` loads the model.
+
+    Raises:
+        ValueError: If the weights are damaged.
+    """
+    with reading_weights(folder / MODEL_FOLDER):
+        model = model_class.from_pretrained(folder / MODEL_FOLDER)
+    return model.eval(), AutoTokenizer.from_pretrained(folder / MODEL_FOLDER)
 
 
 def _key_of(mark: Path) -> str | None:

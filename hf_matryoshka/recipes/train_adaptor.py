@@ -1,23 +1,21 @@
 """Training an adaptor from cached vectors: unsupervised, then supervised where there are labels."""
 
 import copy
-import hashlib
 import json
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..data.files import write_beside
 from ..modeling import MatryoshkaAdaptorModel
 from ..surgery.adaptor_init import create_adaptor
 from .adaptor_recipe import AdaptorRecipe
 from .adaptor_stage import run_stage, stage_arguments
 from .adaptor_validation import hold_out
 from .adaptor_vectors import AdaptorVectors
-from .run_folder import open_run
+from .run_folder import finish_run, open_run
+from .training_run import options_digest
 
 
 @dataclass
@@ -100,16 +98,12 @@ def train_adaptor(
         report["stages"][stage] = result
         model.config.base_model = vectors.base_model
         after_stage[stage] = copy.deepcopy(model).eval()
-    shutil.rmtree(folder / "model", ignore_errors=True)
-    with write_beside(folder / "model") as temporary:
-        model.save_pretrained(temporary)
-    with write_beside(folder / "training.json") as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    finish_run(folder, report, model)
     return TrainedAdaptor(model.eval(), report, after_stage)
 
 
 def _run_key(vectors: AdaptorVectors, recipe: AdaptorRecipe, training: dict[str, Any]) -> str:
-    digest = hashlib.sha256(json.dumps([asdict(recipe), training], sort_keys=True, default=str).encode())
+    digest = options_digest(recipe, training)
     for item in (vectors.titles, vectors.sentences, vectors.queries):
         if item is not None:
             digest.update(np.ascontiguousarray(item.vectors).data)

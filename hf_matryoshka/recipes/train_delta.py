@@ -1,8 +1,5 @@
 """Training a nested masked language model from texts."""
 
-import hashlib
-import json
-import shutil
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -17,7 +14,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from ..data.files import reading_weights, write_beside
+from ..data.files import write_beside
 from ..data.packed_collator import MaskEpochs, PackedMlmCollator
 from ..data.packing_info import INFO_FILE
 from ..data.train_tokenizer import train_tokenizer
@@ -38,8 +35,8 @@ from .delta_model import (
 from .delta_recipe import DeltaRecipe
 from .delta_upgrade import fold_pack, with_pack
 from .packed_corpus import TOKENIZER_DOCUMENTS, Corpus, check_length, count_tokens, pack_corpus, split_rows
-from .run_folder import CURVE_FILE, open_run
-from .training_run import run_arguments, run_training
+from .run_folder import CURVE_FILE, finish_run, is_finished, load_report, load_text_model, open_run
+from .training_run import options_digest, run_arguments, run_training
 
 
 REWIRE_ROWS = 256
@@ -125,7 +122,7 @@ def train_delta(
         model = with_pack(build_model(recipe, tokenizer), recipe, recipe.seed, load_teacher(recipe))
     corpus = None if recipe.pretokenized_path else Corpus(recipe)
     folder = open_run(output_dir, _run_key(recipe, training, corpus), overwrite)
-    if (folder / "training.json").is_file():
+    if is_finished(folder):
         return load_run(folder)
 
     progress = not args.disable_tqdm
@@ -161,12 +158,7 @@ def train_delta(
     if held_out is not None:
         _curve(model, tokenizer, held_out, args, recipe).to_json(folder / CURVE_FILE)
     model.config.sparse_prediction = config.sparse_prediction
-    shutil.rmtree(folder / "model", ignore_errors=True)
-    with write_beside(folder / "model") as temporary:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-    with write_beside(folder / "training.json") as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    finish_run(folder, report, model, tokenizer)
     return TrainedDelta(model.eval(), tokenizer, report)
 
 
@@ -196,10 +188,7 @@ def delta_arguments(folder: Path, recipe: DeltaRecipe, training: dict[str, Any])
 
 def load_run(folder: Path) -> TrainedDelta:
     """A finished run."""
-    report = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    with reading_weights(folder / "model"):
-        model = AutoModelForMaskedLM.from_pretrained(folder / "model")
-    return TrainedDelta(model.eval(), AutoTokenizer.from_pretrained(folder / "model"), report)
+    return TrainedDelta(*load_text_model(folder, AutoModelForMaskedLM), load_report(folder))
 
 
 class RunTrainer(DeltaTrainer):
@@ -263,7 +252,7 @@ def _own_tokenizer(folder: Path, corpus: Corpus, recipe: DeltaRecipe, progress: 
 
 
 def _run_key(recipe: DeltaRecipe, training: dict[str, Any], corpus: Corpus | None) -> str:
-    digest = hashlib.sha256(json.dumps([asdict(recipe), training], sort_keys=True, default=str).encode())
+    digest = options_digest(recipe, training)
     if corpus is None:
         for path in filter(None, (recipe.pretokenized_path, recipe.validation_path)):
             digest.update((Path(path) / INFO_FILE).read_bytes())

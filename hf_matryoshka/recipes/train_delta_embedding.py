@@ -1,7 +1,5 @@
 """Distilling a sentence encoder into a nested one: every budget, every output width."""
 
-import json
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +11,6 @@ from torch import nn
 
 from ..data.base_models import load_base_model
 from ..data.embedding_batches import EmbeddingCollator, EmbeddingDataset
-from ..data.files import write_beside
 from ..evaluation.bootstrap import bootstrap_mean
 from ..evaluation.curve import Curve, LevelPoint
 from ..hub.trained_folder import load_sentence_encoder
@@ -24,7 +21,7 @@ from ..trainers.delta_embedding_arguments import DeltaEmbeddingTrainingArguments
 from ..trainers.delta_embedding_trainer import DeltaEmbeddingTrainer
 from .delta_embedding_recipe import DeltaEmbeddingRecipe
 from .distillation_texts import gather_texts
-from .run_folder import CURVE_FILE, open_run
+from .run_folder import CURVE_FILE, MODEL_FOLDER, finish_run, is_finished, load_report, open_run
 from .teacher_embeddings import teacher_embeddings
 from .training_run import check_texts_a_step, run_arguments, run_key, run_training
 
@@ -85,7 +82,7 @@ def train_delta_embedding(
     count = round(recipe.validation_fraction * len(texts))
     check_texts_a_step(args, len(texts) - count)
     folder = open_run(output_dir, run_key(recipe, training, texts), overwrite)
-    if (folder / "training.json").is_file():
+    if is_finished(folder):
         return load_run(folder)
 
     progress = not args.disable_tqdm
@@ -99,11 +96,7 @@ def train_delta_embedding(
     report |= _train(nested, dataset, count, args, recipe)
     if count:
         _curve(nested.eval(), texts[:count], embeddings[:count]).to_json(folder / CURVE_FILE)
-    shutil.rmtree(folder / "model", ignore_errors=True)
-    with write_beside(folder / "model") as temporary:
-        nested.save(str(temporary), create_model_card=False)
-    with write_beside(folder / "training.json") as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    finish_run(folder, report, nested)
     return TrainedEncoder(nested.eval(), report)
 
 
@@ -136,8 +129,7 @@ def embedding_arguments(
 
 def load_run(folder: Path) -> TrainedEncoder:
     """A finished run."""
-    report = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    return TrainedEncoder(load_sentence_encoder(folder / "model"), report)
+    return TrainedEncoder(load_sentence_encoder(folder / MODEL_FOLDER), load_report(folder))
 
 
 def _train(

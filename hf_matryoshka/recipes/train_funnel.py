@@ -1,8 +1,6 @@
 """Training a funnel from texts, or from embeddings that are there already."""
 
-import hashlib
 import json
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from ..data.chunked_vectors import ChunkedVectors
 from ..data.convention_encoders import load_encoder
 from ..data.embedding_conventions import check_lengths
 from ..data.embedding_rows import CHUNK, EmbeddingRows, collate_rows, split_rows
-from ..data.files import reading_weights, write_beside
+from ..data.files import reading_weights
 from ..data.vectors import open_vectors
 from ..evaluation.curve import Curve
 from ..evaluation.reconstruction import NEIGHBOURS, funnel_curve, linear_codes, linear_curve, overlap_curve
@@ -26,9 +24,9 @@ from ..trainers.funnel_trainer import FunnelTrainer
 from ..trainers.level_sampler import LevelSampler
 from .distillation_texts import gather_texts
 from .funnel_recipe import FunnelRecipe
-from .run_folder import CURVE_FILE, OVERLAP_FILE, open_run
+from .run_folder import CURVE_FILE, OVERLAP_FILE, finish_run, is_finished, load_report, open_run
 from .teacher_embeddings import teacher_embeddings
-from .training_run import check_texts_a_step, run_arguments, run_training
+from .training_run import check_texts_a_step, options_digest, run_arguments, run_training
 
 
 DEFAULTS = {
@@ -119,7 +117,7 @@ def train_funnel(
     LevelSampler(len(config.levels), args)
     check_texts_a_step(args, count - round(count * recipe.validation_fraction) - round(count * recipe.test_fraction))
     folder = open_run(output_dir, _run_key(recipe, training, vectors, texts), overwrite)
-    if (folder / "training.json").is_file():
+    if is_finished(folder):
         return load_run(folder)
 
     if vectors is None:
@@ -145,11 +143,7 @@ def train_funnel(
         calibrate_spreads(model, _first(held_out, MAX_GATE_ROWS))
     if len(test):
         report |= _measure(model, rows, _first(test, MAX_TEST_ROWS), folder)
-    shutil.rmtree(folder / "model", ignore_errors=True)
-    with write_beside(folder / "model") as temporary:
-        model.save_pretrained(temporary)
-    with write_beside(folder / "training.json") as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    finish_run(folder, report, model)
     return TrainedFunnel(model.cpu(), report)
 
 
@@ -191,8 +185,7 @@ def load_funnel(path: str) -> MatryoshkaFunnelModel:
 
 def load_run(folder: Path) -> TrainedFunnel:
     """A finished run."""
-    report = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    return TrainedFunnel(load_funnel(str(folder)).eval(), report)
+    return TrainedFunnel(load_funnel(str(folder)).eval(), load_report(folder))
 
 
 def _measure(
@@ -228,9 +221,7 @@ def _first(rows: EmbeddingRows, count: int) -> EmbeddingRows:
 def _run_key(
     recipe: FunnelRecipe, training: dict[str, Any], vectors: np.ndarray | ChunkedVectors | None, texts: list[str]
 ) -> str:
-    digest = hashlib.sha256(json.dumps([asdict(recipe), training], sort_keys=True, default=str).encode())
-    for text in texts:
-        digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
+    digest = options_digest(recipe, training, texts)
     for start in range(0, 0 if vectors is None else len(vectors), CHUNK):
         digest.update(np.ascontiguousarray(vectors[start : start + CHUNK]).data)
     return digest.hexdigest()

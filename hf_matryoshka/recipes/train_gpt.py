@@ -1,7 +1,5 @@
 """Training a Matryoshka GPT from texts, or from a Llama."""
 
-import json
-import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,10 +7,9 @@ from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerBase
 
 from ..data.causal_collator import CausalCollator
-from ..data.files import reading_weights, write_beside
 from ..data.hierarchy_file import read_hierarchy
 from ..data.token_windows import Streams
 from ..evaluation.next_token import next_token_curve
@@ -29,7 +26,7 @@ from .fractal_recipe import FractalRecipe
 from .gpt_corpus import check_rows, open_corpus, own_tokenizer
 from .gpt_model import build_config, build_model, find_tokenizer, levels_of, load_base
 from .gpt_recipe import GPTRecipe
-from .run_folder import CURVE_FILE, open_run
+from .run_folder import CURVE_FILE, finish_run, is_finished, load_report, load_text_model, open_run
 from .training_run import run_arguments, run_key, run_training
 
 
@@ -102,7 +99,7 @@ def train_gpt(
         raise ValueError(f"{recipe.base_model_path!r} has no glue to train; make one with hf-matryoshka combine")
     corpus = open_corpus(recipe)
     folder = open_run(output_dir, run_key(recipe, training, [corpus.digest.hexdigest()]), overwrite)
-    if (folder / "training.json").is_file():
+    if is_finished(folder):
         return load_run(folder)
 
     progress = not args.disable_tqdm
@@ -135,12 +132,7 @@ def train_gpt(
 
         own = of_level if isinstance(held_out, Streams) else batches(held_out)
         next_token_curve(model, own, "heldout").to_json(folder / CURVE_FILE)
-    shutil.rmtree(folder / "model", ignore_errors=True)
-    with write_beside(folder / "model") as temporary:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-    with write_beside(folder / "training.json") as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    finish_run(folder, report, model, tokenizer)
     return TrainedGPT(model, tokenizer, report)
 
 
@@ -216,7 +208,4 @@ def streams_of(config: FractalFormerConfig, level: str) -> range:
 
 def load_run(folder: Path) -> TrainedGPT:
     """A finished run."""
-    report = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    with reading_weights(folder / "model"):
-        model = AutoModelForCausalLM.from_pretrained(folder / "model")
-    return TrainedGPT(model.eval(), AutoTokenizer.from_pretrained(folder / "model"), report)
+    return TrainedGPT(*load_text_model(folder, AutoModelForCausalLM), load_report(folder))

@@ -1,18 +1,15 @@
 """Distilling a sentence encoder into a Matryoshka Mamba encoder: every width, every output dimension."""
 
-import json
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Subset
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from ..data.base_models import load_base_model
 from ..data.embedding_batches import EmbeddingCollator, EmbeddingDataset, PairDataset, batches_by_length
-from ..data.files import reading_weights, write_beside
 from ..modeling import MatryoshkaMambaModel
 from ..modeling.st_matryoshka_mamba import mamba_sentence_encoder
 from ..surgery.adaptor_init import principal_rotation
@@ -25,7 +22,7 @@ from .distillation_texts import gather_pairs, gather_texts
 from .mamba_curve import agreement_curve
 from .mamba_model import build_config, build_model, take_tokenizer
 from .mamba_recipe import MambaRecipe
-from .run_folder import CURVE_FILE, open_run
+from .run_folder import CURVE_FILE, finish_run, is_finished, load_report, load_text_model, open_run
 from .teacher_embeddings import teacher_embeddings
 from .training_run import check_texts_a_step, run_arguments, run_key, run_training
 
@@ -95,7 +92,7 @@ def train_mamba(
     check_texts_a_step(args, len(texts) - count + len(pairs))
     joined = ["\t".join(pair) for pair in pairs]
     folder = open_run(output_dir, run_key(recipe, training, [*texts, *joined]), overwrite)
-    if (folder / "training.json").is_file():
+    if is_finished(folder):
         return load_run(folder)
 
     progress = not args.disable_tqdm
@@ -127,12 +124,8 @@ def train_mamba(
     # Training cut the texts; what is saved cuts nothing.
     if tokenizer.is_fast:
         tokenizer.backend_tokenizer.no_truncation()
-    shutil.rmtree(folder / "model", ignore_errors=True)
-    with write_beside(folder / "model") as temporary:
-        # Else sentence-transformers would take the folder for a transformer, and pool its tokens once more.
-        mamba_sentence_encoder(model, tokenizer).save(str(temporary), create_model_card=False)
-    with write_beside(folder / "training.json") as temporary:
-        temporary.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    # Else sentence-transformers would take the folder for a transformer, and pool its tokens once more.
+    finish_run(folder, report, mamba_sentence_encoder(model, tokenizer))
     return load_run(folder)
 
 
@@ -147,7 +140,4 @@ def mamba_arguments(folder: Path, recipe: MambaRecipe, training: dict[str, Any])
 
 def load_run(folder: Path) -> TrainedMamba:
     """A finished run."""
-    report = json.loads((folder / "training.json").read_text(encoding="utf-8"))
-    with reading_weights(folder / "model"):
-        model = MatryoshkaMambaModel.from_pretrained(folder / "model")
-    return TrainedMamba(model.eval(), AutoTokenizer.from_pretrained(folder / "model"), report)
+    return TrainedMamba(*load_text_model(folder, MatryoshkaMambaModel), load_report(folder))

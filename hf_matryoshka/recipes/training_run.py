@@ -76,10 +76,15 @@ def check_texts_a_step(args: MatryoshkaTrainingArguments, count: int) -> None:
 
 def run_key(recipe: Recipe, training: dict[str, Any], texts: Iterable[str]) -> str:
     """Equal for runs with the same options and texts."""
+    return options_digest(recipe, training, texts).hexdigest()
+
+
+def options_digest(recipe: Recipe, training: dict[str, Any], texts: Iterable[str] = ()) -> Any:
+    """What a key is made of, to which a run adds what else it is trained on: a SHA-256 of `hashlib`."""
     digest = hashlib.sha256(json.dumps([asdict(recipe), training], sort_keys=True, default=str).encode())
     for text in texts:
         digest.update(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest())
-    return digest.hexdigest()
+    return digest
 
 
 def run_training(trainer: MatryoshkaTrainer, name: str) -> dict[str, Any]:

@@ -1,6 +1,34 @@
 import pytest
 
-from hf_matryoshka.recipes.run_folder import open_run
+from hf_matryoshka.recipes.run_folder import finish_run, is_finished, load_report, open_run
+
+
+class Saved:
+    """What a run made: writes a file of its own, or fails."""
+
+    def __init__(self, name, error=None):
+        self.name, self.error = name, error
+
+    def save_pretrained(self, folder):
+        folder.mkdir(exist_ok=True)
+        (folder / self.name).write_text(self.name)
+        if self.error is not None:
+            raise self.error
+
+
+def test_a_finished_run_has_all_its_parts_and_its_report(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights-of-an-interrupted-call").touch()
+    report = {"steps": 3, "recipe": {"dims": [1, 2]}}
+    finish_run(tmp_path, report, Saved("model"), Saved("tokenizer"))
+    assert is_finished(tmp_path) and load_report(tmp_path) == report
+    assert {file.name for file in (tmp_path / "model").iterdir()} == {"model", "tokenizer"}
+
+
+def test_a_run_whose_model_cannot_be_saved_is_not_finished(tmp_path):
+    with pytest.raises(OSError, match="no room"):
+        finish_run(tmp_path, {}, Saved("model"), Saved("tokenizer", OSError("no room")))
+    assert not is_finished(tmp_path) and not list(tmp_path.iterdir())
 
 
 def test_a_folder_is_opened_again_by_the_same_run_only(tmp_path):
