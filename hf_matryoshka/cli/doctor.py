@@ -30,6 +30,8 @@ def doctor(
 
 
 def _print(found: dict[str, Any]) -> None:
+    from .environment import CHROMIUMS
+
     packages = found["packages"]
     names, versions = (max(len(item[key] or "-") for item in packages) for key in ("name", "installed"))
     for item in packages:
@@ -39,6 +41,8 @@ def _print(found: dict[str, Any]) -> None:
         print(f"{item['name']:<{names}}  {item['installed'] or '-':<{versions}}  {status}")
     print()
     _print_machine(found["machine"])
+    none = f"none on the PATH, as {', '.join(CHROMIUMS[:-1])} or {CHROMIUMS[-1]}; the extra browser drives one"
+    print(f"Chromium: {found['chromium'] or none}")
     for cache in found["caches"]:
         note = "" if cache["writable"] else ", not writable"
         print(f"Cache of {cache['name']}: {cache['path']} ({cache['free_gb']:g} GB free{note})")

@@ -12,11 +12,17 @@ from ..data.files import default_cache_dir
 
 
 NAME = "hf-matryoshka"
+# What the extras are for. One that is not named here is listed too; `dev` is not: it has nothing that a user lacks.
 EXTRAS = {
+    "browser": "the test of the page that `space` writes, in a Chromium",
+    "docs": "the site that `make docs` builds",
     "onnx": "ONNX graphs: `export --onnx`, and repos that hold one",
     "quickstart": "all-MiniLM-L6-v2, the default base model, without the Hub",
     "space": "the page that `space` writes, on this machine, and demo Spaces of the metrics",
 }
+DEVELOPMENT = "dev"
+# What a Chromium of the system is called on the PATH.
+CHROMIUMS = ("chromium-headless-shell", "chromium", "google-chrome")
 # Further packages that something here uses where they are: what for, and how to get them.
 FURTHER = {
     "causal-conv1d": ("stock Mamba2 models on a GPU, which `bench mamba` compares with", "pip install causal-conv1d"),
@@ -66,20 +72,29 @@ def find_packages() -> list[Package]:
         return [Package(NAME, None, "", True, "", "missing", f"pip install {NAME}")]
     python = Requirement(f"python{metadata['Requires-Python']}")
     found = [_package(python, platform.python_version(), True, "", f"install Python {python.specifier}")]
-    optional = []
+    extras = [extra for extra in metadata.get_all("Provides-Extra") or () if extra != DEVELOPMENT]
+    optional: dict[str, Package] = {}
     for line in importlib.metadata.requires(NAME) or []:
         requirement = Requirement(line)
         version = _version(requirement.name)
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
             found.append(_package(requirement, version, True, "", f'pip install "{_plain(requirement)}"'))
             continue
-        for extra, purpose in EXTRAS.items():
+        for extra in extras:
             if requirement.marker.evaluate({"extra": extra}):
                 command = f'pip install "{NAME}[{extra}]"'
-                optional.append(_package(requirement, version, False, purpose, command))
+                package = _package(requirement, version, False, EXTRAS.get(extra, f"the extra `{extra}`"), command)
+                # What several extras have is for the first of them.
+                optional.setdefault(requirement.name, package)
     for name, (purpose, command) in FURTHER.items():
-        optional.append(_package(Requirement(name), _version(name), False, purpose, command))
-    return [*found, *optional, Package("vec2text", None, "==0.0.13", False, VEC2TEXT[0], "elsewhere", VEC2TEXT[1])]
+        optional[name] = _package(Requirement(name), _version(name), False, purpose, command)
+    elsewhere = Package("vec2text", None, "==0.0.13", False, VEC2TEXT[0], "elsewhere", VEC2TEXT[1])
+    return [*found, *optional.values(), elsewhere]
+
+
+def find_chromium() -> str | None:
+    """The Chromium that playwright is given, which is not started; `None` if the PATH has none."""
+    return next(filter(None, map(shutil.which, CHROMIUMS)), None)
 
 
 def describe_machine() -> dict[str, Any]:
@@ -142,6 +157,7 @@ def describe(online: bool = False) -> dict[str, Any]:
         "ok": fits and "error" not in machine,
         "packages": [asdict(package) for package in packages],
         "machine": machine,
+        "chromium": find_chromium(),
         "caches": describe_caches(),
         "hub": describe_hub(online),
     }

@@ -12,7 +12,7 @@ DOCUMENTS = {
     ("combine",): {"model", "parts", "hidden_size"},
     ("cosine-maps",): {"picture"},
     ("dendrograms",): {"picture"},
-    ("doctor",): {"ok", "packages", "machine", "caches", "hub"},
+    ("doctor",): {"ok", "packages", "machine", "chromium", "caches", "hub"},
     ("embed",): {"output", "vectors", "dim"},
     ("evaluate",): {"*": [ROW]},
     ("export",): {"*": {"folder", "form", "max_difference"}},

@@ -4,9 +4,14 @@ import importlib.metadata
 import json
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import huggingface_hub
 import pytest
+from packaging.requirements import Requirement
+
+from hf_matryoshka.cli.environment import DEVELOPMENT, EXTRAS
 
 
 @pytest.fixture
@@ -103,6 +108,32 @@ def test_the_hub_is_asked_only_if_told_to(command, hub, monkeypatch):
 def test_offline_mode_is_said(command):
     hub = diagnosis(command, "--online")["hub"]
     assert hub["offline_mode"] and hub["reachable"] is False and "ffline" in hub["error"]
+
+
+def test_every_extra_is_known_and_its_packages_are_listed_once(command):
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    extras = {name: lines for name, lines in project["optional-dependencies"].items() if name != DEVELOPMENT}
+    assert set(EXTRAS) == set(extras)
+    found = [item["name"] for item in diagnosis(command)["packages"] if not item["required"]]
+    for name in {Requirement(line).name for lines in extras.values() for line in lines}:
+        assert found.count(name) == 1, name
+
+
+def test_an_extra_that_nobody_has_described_is_listed(command, monkeypatch, installed):
+    monkeypatch.delitem(EXTRAS, "docs")
+    installed(mkdocs=None)
+    packages = {item["name"]: item for item in diagnosis(command)["packages"]}
+    assert packages["mkdocs"]["install"] == 'pip install "hf-matryoshka[docs]"'
+    assert packages["mkdocs"]["purpose"] == "the extra `docs`"
+
+
+def test_a_chromium_is_looked_for_on_the_path(command, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert diagnosis(command)["chromium"] is None
+    assert "Chromium: none on the PATH, as chromium-headless-shell, chromium or" in command("doctor")[1]
+    (tmp_path / "chromium").touch(mode=0o755)
+    assert diagnosis(command)["chromium"] == str(tmp_path / "chromium")
+    assert f"Chromium: {tmp_path / 'chromium'}" in command("doctor")[1]
 
 
 def test_it_runs_where_nothing_but_the_command_line_is_installed():
