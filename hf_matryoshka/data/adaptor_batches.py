@@ -91,6 +91,9 @@ class AdaptorCollator:
             Full-width vectors of the documents.
         sets (`Sequence[AnchorSet]`):
             The anchors.
+        rows (`datasets.Dataset`, *optional*):
+            The only rows that will come, of [`sample_anchors`]: neighbours are mined for their anchors alone. By
+            default for all, which takes a time that grows with the square of the documents.
         num_neighbours (`int`, *optional*, defaults to 32):
             Nearest documents that are mined for each anchor, without itself.
         neighbours_per_anchor (`int`, *optional*, defaults to 4):
@@ -111,6 +114,7 @@ class AdaptorCollator:
         corpus: np.ndarray,
         sets: Sequence[AnchorSet],
         *,
+        rows: Dataset | None = None,
         num_neighbours: int = 32,
         neighbours_per_anchor: int = 4,
         random_candidates: int = 512,
@@ -123,21 +127,27 @@ class AdaptorCollator:
         self.random_candidates = min(random_candidates, len(corpus))
         self.topk = topk
         self.seed = seed
-        self.neighbours = []
-        for item in self.sets:
+        self.neighbours: list[dict[int, np.ndarray]] = []
+        columns = None if rows is None else [np.asarray(rows[name]) for name in ("source", "anchor")]
+        for source, item in enumerate(self.sets):
             check_vectors(item.vectors, width=corpus.shape[1], name="anchor vectors")
             worst = max((max(grades, default=0) for grades in item.relevance or ()), default=0)
             if worst >= len(corpus):
                 raise ValueError(
                     f"document {worst} is relevant to an anchor, but the corpus has {len(corpus)} documents"
                 )
-            self.neighbours.append(self._mine(item, min(max(num_neighbours, topk), len(corpus) - 1)))
+            anchors = np.arange(len(item)) if columns is None else np.unique(columns[1][columns[0] == source])
+            found = self._mine(item, anchors, min(max(num_neighbours, topk), len(corpus) - 1))
+            self.neighbours.append(dict(zip(anchors.tolist(), found, strict=True)))
 
-    def _mine(self, item: AnchorSet, count: int) -> np.ndarray:
-        """Nearest documents of each anchor, itself left out."""
-        found, _ = nearest_neighbours(item.vectors, self.corpus, count + 1)
+    def _mine(self, item: AnchorSet, anchors: np.ndarray, count: int) -> np.ndarray:
+        """Nearest documents of some anchors, themselves left out."""
+        if not len(anchors):
+            return np.empty((0, count), dtype=np.int64)
+        vectors = item.vectors if len(anchors) == len(item) else item.vectors[anchors]
+        found, _ = nearest_neighbours(vectors, self.corpus, count + 1, progress=True)
         if item.itself is not None:
-            last = np.argsort(found == item.itself[:, None], axis=1, kind="stable")
+            last = np.argsort(found == item.itself[anchors][:, None], axis=1, kind="stable")
             found = np.take_along_axis(found, last, axis=1)
         return found[:, :count]
 

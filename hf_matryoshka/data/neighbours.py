@@ -3,8 +3,13 @@
 import numpy as np
 import torch
 import torch.nn.functional as F
+from tqdm.auto import tqdm
 
 from .vectors import check_vectors
+
+
+# Seconds after which a bar appears: most searches take less.
+DELAY = 5
 
 
 def nearest_neighbours(
@@ -15,6 +20,7 @@ def nearest_neighbours(
     exclude_self: bool = False,
     chunk_size: int = 1024,
     device: str | torch.device | None = None,
+    progress: bool = False,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Finds the `k` corpus vectors with the largest cosine to each query, the nearest first.
 
@@ -31,6 +37,8 @@ def nearest_neighbours(
             Queries a matrix product; the corpus is taken in chunks of 16 times that.
         device (`str` or `torch.device`, *optional*):
             Where to compute; the GPU when there is one, by default.
+        progress (`bool`, *optional*, defaults to `False`):
+            Whether to show a bar, once it has taken a few seconds.
 
     Returns:
         `tuple[np.ndarray, np.ndarray]`: corpus indices (int64) and cosines (float32), both of shape `(n, k)`.
@@ -53,7 +61,8 @@ def nearest_neighbours(
 
     indices = np.empty((len(queries), k), dtype=np.int64)
     similarities = np.empty((len(queries), k), dtype=np.float32)
-    for start in range(0, len(queries), chunk_size):
+    starts = range(0, len(queries), chunk_size)
+    for start in tqdm(starts, desc="Neighbours", unit="chunk", delay=DELAY, disable=not progress):
         chunk = F.normalize(torch.from_numpy(queries[start : start + chunk_size].copy()).to(device), dim=-1)
         best_similarities, best_indices = _search(chunk, corpus, k, 16 * chunk_size, start if exclude_self else None)
         indices[start : start + chunk_size] = best_indices.cpu().numpy()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from datasets import Dataset
 from transformers import EarlyStoppingCallback, TrainerState
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -137,9 +138,10 @@ def run_stage(
         before = measure(model.eval())
         label_weight = recipe.label_weight if supervised else recipe.pseudo_label_weight
         held_sets = held_out.anchor_sets(supervised, label_weight)
+        rows = sample_anchors(held_sets, sum(map(len, held_sets)), recipe.seed)
         evaluation = {
-            "eval_dataset": sample_anchors(held_sets, sum(map(len, held_sets)), recipe.seed),
-            "eval_collator": _collator(held_out.corpus, held_sets, recipe),
+            "eval_dataset": rows,
+            "eval_collator": _collator(held_out.corpus, held_sets, rows, recipe),
             "level_metrics": measure,
         }
         if not supervised:
@@ -149,11 +151,12 @@ def run_stage(
     args = stage_arguments(folder, name, steps, recipe, training, evaluate=measure is not None, best=best)
     start = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     batch = args.train_batch_size * args.gradient_accumulation_steps * args.world_size
+    rows = sample_anchors(sets, args.max_steps * batch, recipe.seed)
     trainer = AdaptorTrainer(
         model=model,
         args=args,
-        data_collator=_collator(vectors.corpus, sets, recipe),
-        train_dataset=sample_anchors(sets, args.max_steps * batch, recipe.seed),
+        data_collator=_collator(vectors.corpus, sets, rows, recipe),
+        train_dataset=rows,
         **evaluation,
     )
     show_progress(trainer, name)
@@ -207,10 +210,11 @@ def _blend(
     model.load_state_dict({key: tensor.lerp(end[key], share) for key, tensor in start.items()})
 
 
-def _collator(corpus: np.ndarray, sets: list[AnchorSet], recipe: AdaptorRecipe) -> AdaptorCollator:
+def _collator(corpus: np.ndarray, sets: list[AnchorSet], rows: Dataset, recipe: AdaptorRecipe) -> AdaptorCollator:
     return AdaptorCollator(
         corpus,
         sets,
+        rows=rows,
         num_neighbours=recipe.num_neighbours,
         neighbours_per_anchor=recipe.neighbours_per_anchor,
         random_candidates=recipe.random_candidates,

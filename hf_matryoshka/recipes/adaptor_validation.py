@@ -14,7 +14,8 @@ from ..evaluation.metrics import ndcg_at_k, prefix_overlap
 from .adaptor_vectors import AdaptorVectors, Queries
 
 
-MAX_VALIDATION_QUERIES = 500
+# More would only cost time, which grows with their square.
+MAX_VALIDATION_DOCUMENTS, MAX_VALIDATION_QUERIES = 5000, 500
 LevelMetrics = Callable[[nn.Module], dict[str, float]]
 
 
@@ -54,7 +55,8 @@ def hold_out(vectors: AdaptorVectors, fraction: float, seed: int) -> HeldOut:
     """Divides vectors so that training and validation share no document.
 
     Held out are `fraction` of the labelled queries (whole groups that share documents) with every document relevant
-    to them, and random further documents up to `fraction` of the corpus, with their pseudo-queries.
+    to them, and random further documents up to `fraction` of the corpus and at most `MAX_VALIDATION_DOCUMENTS`, with
+    their pseudo-queries.
     """
     rng = np.random.default_rng(seed)
     kept_queries = held_queries = None
@@ -66,7 +68,7 @@ def hold_out(vectors: AdaptorVectors, fraction: float, seed: int) -> HeldOut:
         protected = {document for grades in kept_queries.relevance for document in grades}
         held = {document for grades in held_queries.relevance for document in grades} - protected
     free = np.array(sorted(set(range(len(vectors.corpus))) - protected - held), dtype=np.int64)
-    wanted = max(0, round(fraction * len(vectors.corpus)) - len(held))
+    wanted = max(0, min(round(fraction * len(vectors.corpus)), MAX_VALIDATION_DOCUMENTS) - len(held))
     documents = np.array(sorted({*held, *rng.permutation(free)[:wanted].tolist()}), dtype=np.int64)
 
     kept = np.setdiff1d(np.arange(len(vectors.corpus)), documents)

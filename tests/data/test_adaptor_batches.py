@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from hf_matryoshka.data import adaptor_batches
 from hf_matryoshka.data.adaptor_batches import AdaptorCollator, document_anchors, labelled_anchors, sample_anchors
 
 
@@ -89,3 +90,24 @@ def test_bad_data_are_refused(corpus):
         AdaptorCollator(corpus, [labelled_anchors(corpus[:1], [{60: 1.0}], 1.0)])
     with pytest.raises(ValueError, match="anchor vectors"):
         AdaptorCollator(corpus, [labelled_anchors(corpus[:1, :4], [{0: 1.0}], 1.0)])
+
+
+def test_only_the_rows_that_come_are_mined(corpus, monkeypatch):
+    sets = [document_anchors(corpus), queries(corpus)]
+    rows = sample_anchors(sets, 12, seed=1)
+    asked, search = [], adaptor_batches.nearest_neighbours
+
+    def counted(found, *args, **options):
+        asked.append(len(found))
+        return search(found, *args, **options)
+
+    monkeypatch.setattr(adaptor_batches, "nearest_neighbours", counted)
+    few = AdaptorCollator(corpus, sets, rows=rows)
+    pairs = list(zip(rows["source"], rows["anchor"], strict=True))
+    assert asked == [len({pair for pair in pairs if pair[0] == source}) for source in (0, 1)] and sum(asked) <= 12
+    whole = batch(AdaptorCollator(corpus, sets), pairs)
+    assert asked[2:] == [60, 10]
+    for name, tensor in batch(few, pairs).items():
+        np.testing.assert_array_equal(tensor, whole[name])
+    # A set of which nothing comes.
+    AdaptorCollator(corpus, sets, rows=rows.filter(lambda row: row["source"] == 1))

@@ -1,11 +1,12 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from hf_matryoshka.data.splits import unseen_queries
-from hf_matryoshka.recipes import adaptor_stage
+from hf_matryoshka.recipes import adaptor_stage, adaptor_validation
 from hf_matryoshka.recipes import train_adaptor as training
 from hf_matryoshka.recipes.adaptor_recipe import AdaptorRecipe
 from hf_matryoshka.recipes.adaptor_validation import hold_out
@@ -69,6 +70,13 @@ def test_hold_out_shares_no_document(vectors):
         for part, corpus in ((held.train.queries, held.train.corpus), (held.queries, vectors.corpus))
     ]
     assert len(unseen_queries(*as_qrels)) == len(held.queries)
+
+
+def test_no_more_documents_are_held_out_than_validation_needs(vectors, monkeypatch):
+    free = hold_out(replace(vectors, queries=None), 0.5, seed=0)
+    assert len(free.documents) == 60
+    monkeypatch.setattr(adaptor_validation, "MAX_VALIDATION_DOCUMENTS", 7)
+    assert len(hold_out(replace(vectors, queries=None), 0.5, seed=0).documents) == 7
 
 
 def test_two_stages_do_not_cost_the_held_out_documents_anything(vectors, tmp_path):
