@@ -12,7 +12,8 @@ The `nll` of a row (nats a character, one row a seed) is that of the last tenth 
 characters of which each begins with the last one of the window before (nanoGPT's split; it samples windows of it).
 Rows of `nll_minus_independent` are the mean over the seeds of the paired difference with its 95% t-interval. `export`
 rows: the largest difference of the logits of a level and of its stock Llama, over the first held-out windows, loaded
-by AutoModelForCausalLM, and whether 200 characters of greedy text are the same (1) or not (0).
+by AutoModelForCausalLM, and whether 200 characters of greedy text are the same (1) or not (0). `nanogpt` and
+`first_matryoshka_gpt` were not run here: `source` is where their numbers are.
 
 Runs lie in `--work`; an interrupted call goes on. Several processes may take different seeds or systems (`--only`);
 the report is written by the call that finds all of them done.
@@ -48,6 +49,22 @@ from hf_matryoshka.recipes.train_gpt import TrainedGPT, load_run
 CONFIG = Path(__file__).parents[1] / "configs" / "gpt_shakespeare.yaml"
 NESTED, SAME, ALONE = "ours_nested", "same_windows", "independent"
 METRIC = {"split": "validation", "metric": "nll"}
+# What others say of theirs: nanoGPT with its CPU settings, and the first Matryoshka GPT, whose mean over sizes is
+# that of the end of its log, of two trainings of 5,000 steps one after the other.
+PUBLISHED = [
+    {"system": "nanogpt", "level": "d128", "value": 1.88, "source": "https://github.com/karpathy/nanoGPT"},
+    {
+        "system": "first_matryoshka_gpt",
+        "level": "mean of d32, d64, d128",
+        "value": 2.0387,
+        "source": "https://github.com/evintunador/matryoshkaGPT",
+    },
+]
+
+
+def published() -> list[dict[str, Any]]:
+    rest = {"split": "validation", "metric": "nll_mean", "low": None, "high": None, "seeds": 1}
+    return [row | rest for row in PUBLISHED]
 
 
 def read_config(path: Path, **options: Any) -> tuple[GPTRecipe, dict[str, Any]]:
@@ -155,6 +172,7 @@ def main() -> None:
             interval = "" if None in ends else f" [{ends[0]:+.4f}, {ends[1]:+.4f}]"
             line.append(f"{difference['value']:+.4f}{interval}")
         table.append(line)
+    rows += published()
     rows += exported(base, load_run(arguments.work / f"{NESTED}_s0"), arguments.work / "export")
     print(format_rows(["level", *systems, *(f"{system} - {ALONE}" for system in systems[:-1])], table))
     print(

@@ -1,4 +1,4 @@
-"""The numbers in the tables of README.md, and the rows that they may come from."""
+"""The numbers in the tables and sentences of README.md, and the rows that they may come from."""
 
 import functools
 import json
@@ -19,6 +19,10 @@ RULE = re.compile(r"\|(?: *:?-+:? *\|)+")
 NUMBER = r"[+-]?(?:\d[\d,]*)?\.?\d+"
 ITEM = re.compile(rf"({NUMBER})(?: ?(%|MB|GB))?(?: \[({NUMBER}), ({NUMBER})\])?")
 CELL = re.compile(rf"{ITEM.pattern}(?:, {ITEM.pattern})*".replace("(" + NUMBER, "(?:" + NUMBER).replace("(%", "(?:%"))
+# A number with decimals in a sentence, not one of a name, version or address.
+DECIMAL = re.compile(r"(?<![\w./-])[+-]?\d*\.\d+(?: ?(?:%|MB|GB))?(?![\w./]*\w)")
+# What is no sentence: code, the target of a link.
+NO_SENTENCE = re.compile(r"`[^`]*`|\]\([^)]*\)")
 # What numbers of rows are multiplied with: shares in percent or points, seconds in milliseconds, bytes in MB or GB.
 SCALES = {"": (1, 100, 1000), "%": (100,), "MB": (1, 1e-6), "GB": (1, 1e-9)}
 # Half of the last digit.
@@ -112,6 +116,44 @@ def unmatched(table: Table, elsewhere: dict[str, str]) -> list[str]:
                 where = f"{table.rows[row][0] or 'first row'}, {table.header[column] or 'first column'}"
                 missing.append(f"{table.line + 2 + row}: {item[0]} ({where})")
     return missing
+
+
+def unmatched_in_sentences(text: str) -> list[str]:
+    """Numbers with decimals in sentences that are neither a value nor an end of an interval in the rows beside them.
+
+    Args:
+        text (`str`): A page.
+
+    Returns:
+        `list[str]`: `line: number`.
+    """
+    missing, line = [], 1
+    for block in BLOCK.split(text):
+        sources = list(dict.fromkeys(first or second for first, second in SOURCE.findall(block)))
+        in_code = False
+        for number, one in enumerate(block.split("\n"), line):
+            in_code ^= one.startswith("```")
+            if in_code or one.startswith(("|", "```")):
+                continue
+            for found in DECIMAL.findall(NO_SENTENCE.sub("", one).replace("−", "-")):
+                if not in_rows(found, sources):
+                    missing.append(f"{number}: {found}")
+        line += block.count("\n")
+    return missing
+
+
+def in_rows(item: str, sources: list[str]) -> bool:
+    value, unit = re.fullmatch(rf"({NUMBER})(?: ?(%|MB|GB))?", item).groups()
+    numbers = (end for source in sources for one in rows_of(source) for end in (one.value, one.low, one.high))
+    scales = SCALES[unit or ""]
+    # A difference may be told by its size alone.
+    return any(
+        rounds_to(sign * number * scale, value)
+        for number in numbers
+        if number is not None
+        for scale in scales
+        for sign in (1, -1)
+    )
 
 
 def origins(item: re.Match, sources: list[str]) -> set[tuple[str, str, str]]:

@@ -7,7 +7,7 @@ import pytest
 from make_results import page, section
 from result_rows import Measurement, measurements
 
-from .readme_tables import ROOT, read_tables, unmatched
+from .readme_tables import ROOT, read_tables, unmatched, unmatched_in_sentences
 
 
 FILES = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
@@ -17,8 +17,14 @@ TABLES = [table for table in read_tables(README) if table.numbers]
 # First cells of rows and heads of columns whose numbers come from somewhere else.
 ELSEWHERE = {
     "FLOPs": "beside delta_minilm: macs of a level over those of the full one",
-    "nanoGPT with its CPU settings (its README)": "https://github.com/karpathy/nanoGPT",
-    "the first Matryoshka GPT with emergent groups": "https://github.com/evintunador/matryoshkaGPT, run once",
+}
+# Numbers of sentences that are no value of a row.
+DERIVED = {
+    "2407.20243": "the number of a paper",
+    "2410.06718": "the number of a paper",
+    "0.92": "seconds of the nested run over those of the three models",
+    "1.06": "millions of parameters",
+    "1.59": "seconds of plain decoding over those with oneDNN and a draft",
 }
 ROW = {"system": "ours", "level": "d8", "split": "test", "metric": "nll", "value": 2.0, "low": None, "high": None}
 
@@ -43,6 +49,19 @@ def test_numbers_in_tables_of_the_readme_are_in_the_rows(table):
     assert table.sources, f"README.md:{table.line}: no link to rows beside this table"
     missing = unmatched(table, ELSEWHERE)
     assert not missing, f"not in the rows of {', '.join(table.sources)}: {missing}"
+
+
+def test_numbers_in_sentences_of_the_readme_are_in_the_rows():
+    found = unmatched_in_sentences(README)
+    numbers = {one.partition(": ")[2] for one in found}
+    missing = [one for one in found if one.partition(": ")[2] not in DERIVED]
+    assert not missing, f"in no row that the block around it links to, and not in DERIVED: {missing}"
+    assert set(DERIVED) <= numbers, f"no longer there: {set(DERIVED) - numbers}"
+
+
+def test_numbers_of_sentences_that_are_in_no_row_are_named():
+    text = "# T\n\nSee [rows](benchmarks/results/delta_nested.json): 3.34, 0.128 [+0.086, +0.170], 3.99 and `1.23`.\n"
+    assert unmatched_in_sentences(text + "| 9.87 |\n\n```\n6.54\n```\n\n# Next\n\n0.128\n") == ["3: 3.99", "12: 0.128"]
 
 
 def test_the_readme_names_every_source_that_is_elsewhere():
