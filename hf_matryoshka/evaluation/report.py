@@ -46,7 +46,7 @@ def write_report(path: str | os.PathLike, name: str, rows: Sequence[dict[str, An
         "date": datetime.now(UTC).date().isoformat(),
         "command": " ".join([Path(sys.argv[0]).name, *map(_shown, sys.argv[1:])]),
         "machine": {
-            "cpu": platform.machine(),
+            "cpu": _cpu(),
             "cores": os.cpu_count(),
             "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         },
@@ -62,6 +62,16 @@ def write_report(path: str | os.PathLike, name: str, rows: Sequence[dict[str, An
     with write_beside(Path(path)) as temporary:
         temporary.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     return Path(path)
+
+
+def _cpu() -> str:
+    """The model of the processor where Linux says it, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return f"{platform.machine()}, {name}" if (name := next(names, "")) else platform.machine()
 
 
 def _shown(argument: str) -> str:

@@ -1,5 +1,7 @@
 import json
+import platform
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -37,6 +39,17 @@ def test_a_report_says_where_its_rows_come_from(tmp_path):
         2,
         "x",
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "name"), [("cores : 1\nmodel name : Fast 9\nmodel name : Fast 9", ", Fast 9"), ("cores : 1", "")]
+)
+def test_a_report_names_the_processor(tmp_path, monkeypatch, text, name):
+    path = write_report(tmp_path / "report.json", "demo", [])
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", lambda *args, **kwargs: text)
+        write_report(path, "demo", [])
+    assert json.loads(path.read_text())["machine"]["cpu"] == platform.machine() + name
 
 
 def test_a_report_names_no_path_of_this_machine(tmp_path, monkeypatch):
