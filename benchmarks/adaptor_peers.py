@@ -22,7 +22,7 @@ sentences in batches of 32; the median of rounds in which systems take turns.
 
 Options of ours are the defaults of `AdaptorRecipe`, those of the others are in
 benchmarks/sentence_transformers_peers.py, none chosen by the splits reported here. Runs lie in `--work`; an
-interrupted call goes on.
+interrupted call goes on, and several calls may take different tasks before one reports them all.
 """
 
 import argparse

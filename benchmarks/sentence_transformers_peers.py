@@ -31,6 +31,7 @@ from transformers import set_seed
 
 from hf_matryoshka import AdaptorVectors
 from hf_matryoshka.data.files import write_beside
+from hf_matryoshka.recipes.cpu_memory import keep_freed_memory
 
 
 WRAPPERS: dict[str, Callable[..., torch.nn.Module]] = {
@@ -116,6 +117,8 @@ def fine_tune(
         trainer = SentenceTransformerTrainer(
             model=model, args=arguments, train_dataset=rows, loss=WRAPPERS[system](model, base, dims)
         )
+        # As our own trainings do.
+        keep_freed_memory()
         start = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - start
