@@ -13,7 +13,7 @@ from ..modeling.modeling_matryoshka_adaptor import MatryoshkaAdaptorModel
 from ..modeling.st_matryoshka_adaptor import MatryoshkaAdaptor
 from .dense import DenseLayer, dense_layers
 from .level_exporter import Comparison
-from .self_contained import append_modules
+from .self_contained import append_modules, copy_base_code_to_root
 from .vector_exporter import VectorExporter, encode_samples
 
 
@@ -59,6 +59,7 @@ class AdaptorExporter(VectorExporter):
             for layer in layers
         ]
         append_modules(self.base, [*modules, Normalize()]).save(str(folder), create_model_card=False)
+        copy_base_code_to_root(folder)
 
     def comparisons(self, form: str, folder: Path) -> Iterator[Comparison]:
         if form == "stock":

@@ -65,7 +65,14 @@ def save_module_in_root(base: SentenceTransformer, module: NestedVectorModule, f
     (folder / modules[-1]["path"]).rmdir()
     modules[-1]["path"] = ""
     _write_modules(folder, modules)
-    # Code that the base model itself brings along is looked up in the root, too.
+    copy_base_code_to_root(folder)
+
+
+def copy_base_code_to_root(folder: Path) -> None:
+    """Put code that a base model brings along where loaders look for it.
+
+    Sentence-transformers saves it in the folder of each module, which nothing finds there.
+    """
     for file in folder.glob("*/*.py"):
         shutil.copyfile(file, folder / file.name)
 
