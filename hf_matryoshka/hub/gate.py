@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from .code_imports import check_imports
 from .level_exporter import Comparison, LevelExporter
 
 
@@ -29,7 +30,10 @@ def check_export(exporter: LevelExporter, form: str, folder: Path) -> float:
     Raises:
         ExportError: If the export does not load, or a value differs by more than 1e-5 (more for half precision), or
             than 1e-5 of the size of the values (their root mean square) where that is above 1, as of logits.
+        ValueError: If its code imports what others need not have, see [`~hub.code_imports.check_imports`].
     """
+    # Before the comparisons, which run that code.
+    check_imports(folder)
     tolerance = max(TOLERANCE, 4 * max(torch.finfo(dtype).eps for dtype in exporter.dtypes))
     largest = 0.0
     try:

@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from ..modeling.levels import check_matryoshka_dims
 from ..modeling.st_matryoshka_onnx import MatryoshkaOnnx
+from .code_imports import check_imports
 from .onnx_check import (
     Int8Loss,
     encode,
@@ -257,6 +258,7 @@ def _save_repo(model: SentenceTransformer, folder: Path, dims: list[int], defaul
         similarity_fn_name=model.similarity_fn_name,
     )
     save_self_contained(repo, folder)
+    check_imports(folder)
 
 
 def _load(folder: Path, file_name: str) -> SentenceTransformer:

@@ -12,6 +12,7 @@ import torch
 from ..modeling.band_head import unit_length
 from ..modeling.modeling_matryoshka_mamba import MatryoshkaMambaModel
 from . import mamba_onnx_stream
+from .code_imports import check_imports
 from .mamba_onnx_stream import OnnxMambaStream
 from .onnx_check import difference
 from .onnx_export import check_difference, check_onnx_packages
@@ -78,6 +79,7 @@ def export_onnx_stream(
         nbytes = save_graph(program, Path(staged) / STREAM_FILE)
         largest = check_difference(_stream_difference(OnnxMambaStream(Path(staged) / STREAM_FILE), graph))
         shutil.copyfile(CODE, Path(staged) / CODE.name)
+        check_imports(Path(staged))
         for file in Path(staged).iterdir():
             os.replace(file, Path(folder) / file.name)
     return OnnxStreamExport(Path(folder) / STREAM_FILE, nbytes, largest)
