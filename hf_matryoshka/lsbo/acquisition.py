@@ -16,6 +16,8 @@ from botorch.optim.initializers import gen_batch_initial_conditions
 from botorch.sampling import SobolQMCNormalSampler
 from torch import nn
 
+from .checks import check_whole_numbers
+
 
 @dataclass
 class AcquisitionOptions:
@@ -28,12 +30,21 @@ class AcquisitionOptions:
             best ones known, which matters in many dimensions (Papenmeier et al., arXiv 2502.09198).
         maxiter (`int`, *optional*, defaults to 60): Steps of the gradient search.
         mc_samples (`int`, *optional*, defaults to 128): Draws that the improvement is a mean of.
+
+    Raises:
+        ValueError: If one is no whole number from 1 on.
     """
 
     num_restarts: int = 4
     raw_samples: int = 256
     maxiter: int = 60
     mc_samples: int = 128
+
+    def __post_init__(self):
+        check_whole_numbers(**vars(self))
+        for name, value in vars(self).items():
+            if value is None or value < 1:
+                raise ValueError(f"{name} must be at least 1, but is {value}")
 
 
 @dataclass

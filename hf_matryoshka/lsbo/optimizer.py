@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from tqdm.auto import tqdm
 
 from ..data.files import write_beside
+from .checks import check_switches, check_whole_numbers, is_number
 from .search_space import SearchSpace
 from .surrogates import fit_surrogate
 from .trial import COMPLETE, FAILED, PENDING, Trial
@@ -41,7 +42,7 @@ class Optimizer(ABC):
         folder (`str` or `Path`, *optional*): Where the state is kept; nowhere by default.
 
     Raises:
-        ValueError: If there are no trials, or the folder holds the state of another run.
+        ValueError: If an argument has no valid value, or the folder holds the state of another run.
     """
 
     # How a user names it.
@@ -56,8 +57,12 @@ class Optimizer(ABC):
         seed: int = 0,
         folder: str | Path | None = None,
     ):
-        if trials < 1:
+        check_switches(maximize=maximize)
+        check_whole_numbers(trials=trials, seed=seed)
+        if trials is None or trials < 1:
             raise ValueError(f"trials must be at least 1, but is {trials}")
+        if seed is None or seed < 0:
+            raise ValueError(f"seed must be at least 0, but is {seed}")
         self.space, self.maximize, self.planned, self.seed = space, maximize, trials, seed
         self.folder = None if folder is None else Path(folder)
         self.trials: list[Trial] = []
@@ -83,9 +88,10 @@ class Optimizer(ABC):
             `list[Trial]`: Pending trials.
 
         Raises:
-            ValueError: If `q` is below 1.
+            ValueError: If `q` is no whole number from 1 on.
         """
-        if q < 1:
+        check_whole_numbers(q=q)
+        if q is None or q < 1:
             raise ValueError(f"q must be at least 1, but is {q}")
         refused, start = self.duplicates, time.perf_counter()
         found = self._propose(q)
@@ -116,14 +122,15 @@ class Optimizer(ABC):
             ValueError: If there is no such trial, it was told before, or value or variance is no number.
         """
         number = trial.id if isinstance(trial, Trial) else trial
-        if not 0 <= number < len(self.trials):
+        check_whole_numbers(trial=number)
+        if number is None or not 0 <= number < len(self.trials):
             raise ValueError(f"trial {number} does not exist; there are {len(self.trials)}")
         own = self.trials[number]
         if own.status != PENDING:
             raise ValueError(f"trial {number} was told before")
         value, reason = _checked(value, reason)
-        if variance is not None and not (variance >= 0 and math.isfinite(variance)):
-            raise ValueError(f"variance must be a number from 0 on, but is {variance}")
+        if variance is not None and not (is_number(variance) and variance >= 0):
+            raise ValueError(f"variance must be a number from 0 on, but is {variance!r}")
         own.status = FAILED if value is None else COMPLETE
         own.value, own.variance, own.reason = value, None if value is None else variance, reason
         if self.folder is not None:
@@ -187,7 +194,8 @@ class Optimizer(ABC):
             ValueError: If `q` is below 1, no trial has a value, or the objective's values are no numbers.
             BrokenExecutor: If a worker dies in an executor that cannot be made anew; the state holds its trials.
         """
-        if q < 1:
+        check_whole_numbers(q=q)
+        if q is None or q < 1:
             raise ValueError(f"q must be at least 1, but is {q}")
         workers = Workers(objective, executor, max_retries)
         with tqdm(total=self.planned, initial=self._told(), desc=self.name, disable=not progress) as bar, workers:
@@ -282,7 +290,7 @@ def _checked(value: Any, reason: str | None) -> tuple[float | None, str | None]:
         return None, reason or "no value"
     try:
         array = np.asarray(value, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"the objective must give a number, but gave a {type(value).__name__}") from None
     if array.size != 1:
         raise ValueError(f"the objective must give one number, but gave values of shape {array.shape}")

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from ..modeling import MatryoshkaFunnelModel
+from .checks import check_numbers
 
 
 class SearchSpace:
@@ -26,7 +27,7 @@ class SearchSpace:
             themselves needs it.
 
     Raises:
-        ValueError: If the bound is not above 0.
+        ValueError: If the bound is no finite number above 0.
     """
 
     def __init__(
@@ -36,7 +37,8 @@ class SearchSpace:
         decode_texts: Callable[[np.ndarray], Sequence[str]] | None = None,
         encode_texts: Callable[[Sequence[str]], np.ndarray] | None = None,
     ):
-        if not bound > 0:
+        check_numbers(bound=bound)
+        if bound is None or not bound > 0:
             raise ValueError(f"bound must be above 0, or the box is empty, but is {bound}")
         self.funnel = funnel.eval()
         # A gradient search needs more digits than float32 has.

@@ -14,6 +14,7 @@ from scipy.stats import chi2
 
 from .acquisition import AcquisitionOptions, Observations, best_of, expected_improvement, propose
 from .candidates import draw_candidates
+from .checks import check_numbers, check_switches, check_whole_numbers
 from .embedding_model import EMBEDDINGS, fit_embedding_surrogate
 from .optimizer import Optimizer
 from .search_space import SearchSpace
@@ -123,6 +124,9 @@ class StagedLSBO(Optimizer):
         acquisition: AcquisitionOptions | None = None,
     ):
         super().__init__(space, maximize=maximize, trials=trials, seed=seed, folder=folder)
+        check_switches(reopen=reopen, trust_region=trust_region, noisy=noisy)
+        check_whole_numbers(initial=initial, stage_patience=stage_patience)
+        check_numbers(typical_set=typical_set, prior_weight=prior_weight)
         self.stages = plan_stages(space.dims, mode, trials, budgets)
         given = {"trust_region": trust_region, "typical_set": typical_set, "prior_weight": prior_weight}
         given = [name for name, value in (given | {"noisy": noisy}).items() if value]
@@ -134,13 +138,13 @@ class StagedLSBO(Optimizer):
         if surrogate not in models:
             raise ValueError(f"surrogate {surrogate!r} does not exist; choose one of {', '.join(models)}")
         self._texts = TextModel(space) if surrogate == TEXTS else None
-        if initial < 2:
+        if initial is None or initial < 2:
             raise ValueError(f"initial must be at least 2, or there is nothing to model, but is {initial}")
         if stage_patience is not None and stage_patience < 1:
             raise ValueError(f"stage_patience must be at least 1, but is {stage_patience}")
         if typical_set is not None and not 0 < typical_set < 1:
             raise ValueError(f"typical_set must be between 0 and 1, but is {typical_set}")
-        if prior_weight < 0:
+        if prior_weight is None or prior_weight < 0:
             raise ValueError(f"prior_weight must not be negative, but is {prior_weight}")
         if reopen and mode != "frozen":
             raise ValueError(f"reopen is about blocks that are frozen, but mode is {mode!r}")
@@ -173,11 +177,16 @@ class StagedLSBO(Optimizer):
     def _read_corpus(self, corpus: tuple[np.ndarray, np.ndarray] | None) -> tuple[np.ndarray, np.ndarray]:
         if corpus is None:
             return np.empty((0, self.space.latent_dim)), np.empty(0)
-        embeddings, values = np.asarray(corpus[0]), np.asarray(corpus[1], dtype=np.float64)
-        if embeddings.ndim != 2 or values.shape != (len(embeddings),) or not np.isfinite(values).all():
+        width = self.space.funnel.config.embedding_dim
+        try:
+            embeddings, values = (np.asarray(part, dtype=np.float64) for part in corpus)
+        except (TypeError, ValueError, OverflowError):
+            raise ValueError(f"corpus must be two arrays: embeddings (n, {width}) and their values (n,)") from None
+        fits = embeddings.ndim == 2 and embeddings.shape[1] == width and values.shape == (len(embeddings),)
+        if not fits or not np.isfinite(embeddings).all() or not np.isfinite(values).all():
             raise ValueError(
-                f"corpus must be embeddings (n, dim) and as many finite values, got shapes {embeddings.shape} and "
-                f"{values.shape}"
+                f"corpus must be finite embeddings (n, {width}) and as many finite values, got shapes "
+                f"{embeddings.shape} and {values.shape}"
             )
         return self.space.encode(embeddings), values
 

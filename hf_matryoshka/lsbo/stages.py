@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from .checks import check_whole_numbers
+
 
 MODES = ("nested", "frozen", "full")
 # Trials of the eight stages of the first staged optimiser, 225 in all.
@@ -43,13 +45,15 @@ def plan_stages(dims: list[int], mode: str, trials: int, budgets: list[int] | No
     if mode not in MODES:
         raise ValueError(f"mode {mode!r} does not exist; choose one of {', '.join(MODES)}")
     ends = [dims[-1]] if mode == "full" else dims
+    check_whole_numbers(trials=trials)
     if trials < len(ends):
         raise ValueError(f"{trials} trials are fewer than the {len(ends)} stages; give at least one a stage")
     if budgets is None:
         budgets = _in_proportion(len(ends), trials)
-    if len(budgets) != len(ends) or min(budgets) < 1 or sum(budgets) != trials:
+    whole = isinstance(budgets, (list, tuple)) and all(type(budget) is int for budget in budgets)
+    if not whole or len(budgets) != len(ends) or min(budgets) < 1 or sum(budgets) != trials:
         raise ValueError(
-            f"budgets must hold {len(ends)} positive numbers (one a stage) that add up to {trials}, but is {budgets}"
+            f"budgets must hold {len(ends)} positive numbers (one a stage) that add up to {trials}, but is {budgets!r}"
         )
     starts = [0, *ends] if mode == "frozen" else [0] * len(ends)
     return [Stage(*parts) for parts in zip(range(len(ends)), starts, ends, budgets, strict=False)]

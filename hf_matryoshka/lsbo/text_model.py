@@ -32,7 +32,7 @@ class TextModel:
 
     def __init__(self, space: SearchSpace):
         if space.decode_texts is None or space.encode_texts is None:
-            raise ValueError("a model of texts needs a search space with decode_texts and encode_texts")
+            raise ValueError("surrogate 'texts' needs a search space with decode_texts and encode_texts")
         self.space = space
         self._known: dict[str, np.ndarray] = {}
 
