@@ -56,9 +56,10 @@ class DeltaTrainer(TokenMeanTrainer):
     without gradient, with loss `(CE + alpha_kd KD) / (1 + alpha_kd)`. The loss of the step is the mean over its
     budgets, weighted by `level_weights`: give the full one more where it must not lose to the small ones.
 
-    Whatever the batches, a step is the mean over all labelled tokens of its micro-batches and processes. Not so three
-    terms: alignment, a mean over all tokens, weighs a micro-batch by its labelled ones; the delta residual is a ratio
-    of sums of a micro-batch; with maskings of their own, budgets weigh it by the labels of the first one.
+    Whatever the batches, a step is the mean over all labelled tokens of its micro-batches and processes. Not so some
+    terms: alignment and the previews of token routing, means over all tokens, weigh a micro-batch by its labelled
+    ones; the delta residual is a ratio of sums of a micro-batch; with maskings of their own, budgets weigh it by the
+    labels of the first one.
     Evaluation reports `eval_loss_<level>`, the cross-entropy a labelled token of every budget, and `eval_loss`, their
     mean weighted by `level_weights`.
 

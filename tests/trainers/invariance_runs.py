@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from datasets import Dataset
 from transformers import Trainer
 
 from hf_matryoshka.data.adaptor_batches import AdaptorCollator, document_anchors, sample_anchors
@@ -48,10 +49,26 @@ def delta(folder, **settings) -> Trainer:
 
 def delta_aligned(folder, **settings) -> Trainer:
     """Alignment is a mean over tokens, which a step weighs by labels: rows have as many of both."""
+    return delta_runs.trainer(
+        folder, data=_rows_of_equal_labels(), enable_cscf=True, level_sampling="random", **settings
+    )
+
+
+def _rows_of_equal_labels() -> Dataset:
     data = delta_runs.rows(32)
     labels = [[-100] * 7 + row[7:] for row in data["input_ids"]]
-    data = data.remove_columns("labels").add_column("labels", labels)
-    return delta_runs.trainer(folder, data=data, enable_cscf=True, level_sampling="random", **settings)
+    return data.remove_columns("labels").add_column("labels", labels)
+
+
+def delta_phases(folder, **settings) -> Trainer:
+    """Without the delta residual, which is a ratio of sums over a micro-batch."""
+    return delta_aligned(folder, enable_three_phase=True, enable_kd=True, **settings)
+
+
+def delta_routed(folder, **settings) -> Trainer:
+    """What a token gains is predicted, too: a mean over tokens."""
+    model = delta_runs.make(token_routing=True)
+    return delta_runs.trainer(folder, model, data=_rows_of_equal_labels(), enable_token_delta=True, **settings)
 
 
 def dds(folder, **settings) -> Trainer:
@@ -154,6 +171,10 @@ def flow(folder, **settings) -> Trainer:
     return funnel(folder, "flow", **settings)
 
 
+def cascade(folder, **settings) -> Trainer:
+    return funnel(folder, "cascade", **settings)
+
+
 def adaptor(folder, **settings) -> Trainer:
     """The candidates of every batch are the whole corpus."""
     rng = np.random.default_rng(0)
@@ -176,11 +197,14 @@ RUNS: dict[str, Callable[..., Trainer]] = {
     run.__name__: run
     for run in (
         adaptor,
+        cascade,
         dds,
         delta,
         delta_aligned,
         delta_embedding,
         delta_embedding_relational,
+        delta_phases,
+        delta_routed,
         flow,
         fractal,
         fractal_apart,
