@@ -175,6 +175,18 @@ def test_what_may_not_be_imported(tmp_path, code, what, place):
     assert str(caught.value).endswith("; it was not written") and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "name, package", [("mamba_kernels.py", "mamba_ssm"), ("st_matryoshka_onnx.py", "onnxruntime")]
+)
+def test_what_need_not_be_installed_is_loaded_by_name_only(tmp_path, name, package):
+    """transformers refuses a file with a statement whose package is missing, though the model works without."""
+    (tmp_path / name).write_text(f"import importlib\nimportlib.import_module('{package}')\n")
+    check_imports(tmp_path)
+    (tmp_path / name).write_text(f"def f():\n    import {package}\n")
+    with pytest.raises(ValueError, match=f"brings the file {name}, which imports {package} in line 2"):
+        check_imports(tmp_path)
+
+
 @pytest.fixture
 def plant(monkeypatch):
     """`plant(name, code)`: from then on every export is written with this code at the end of that file."""
