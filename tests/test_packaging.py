@@ -8,13 +8,16 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import hf_matryoshka
 
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELING = sorted(path for path in (ROOT / "modeling").glob("*.py") if path.name != "__init__.py")
-SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+SETTINGS = PYPROJECT["tool"]["setuptools"]
 FOLDERS = {"modeling": "hf_matryoshka.modeling", "trainers": "hf_matryoshka.trainers"}
 THIRD_PARTIES = {"torch", "transformers", "huggingface_hub", "safetensors", "sentence_transformers"}
 # The same expression by which transformers finds what to copy next to a modeling file.
@@ -133,3 +136,22 @@ def test_the_wheel_saves_self_contained_repos(wheel_site, tmp_path):
     needed = {"configuration_matryoshka_adaptor.py", "modeling_matryoshka_adaptor.py", "levels.py", "nested_layers.py"}
     needed |= {"nested_model.py", "level_checkpoints.py", "level_files.py", "level_shards.py", "model_inputs.py"}
     assert needed <= {path.name for path in saved.iterdir()}
+
+
+def test_every_direct_dependency_is_reviewed():
+    """The page of security has each with what it may touch and the version that was read, one that is admitted."""
+    project = PYPROJECT["project"]
+    lines = [*project["dependencies"], *PYPROJECT["build-system"]["requires"]]
+    lines += [line for extra in project["optional-dependencies"].values() for line in extra]
+    ranges = {}
+    for requirement in map(Requirement, lines):
+        ranges.setdefault(canonicalize_name(requirement.name), []).append(requirement.specifier)
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8").partition("## Direct dependencies")[2]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in page.splitlines() if line[:1] == "|"][2:]
+    assert [row for row in rows if len(row) != 5 or not all(row)] == []
+    names = [canonicalize_name(row[0].partition(" (")[0]) for row in rows]
+    assert sorted(names) == sorted(ranges)
+    for name, (_, version, *_) in zip(names, rows, strict=True):
+        assert all(version in admitted for admitted in ranges[name]), (
+            f"{name} {version} is not admitted; review it anew"
+        )
