@@ -172,12 +172,20 @@ def test_the_gate_stops_weights_that_are_not_numbers(tmp_path, make_adaptor):
 def test_the_gate_runs_the_code_of_the_repo(tmp_path, make_adaptor, monkeypatch):
     model = make_adaptor()
 
+    def write_with_an_empty_sibling(self, adaptor, folder):
+        adaptor.save_pretrained(folder)
+        (folder / "nested_layers.py").write_text("")
+
+    monkeypatch.setattr(AdaptorExporter, "_write_remote_code", write_with_an_empty_sibling)
+    with pytest.raises(ExportError, match="the export out does not load back: .*nested_layers"):
+        export_level(model, "d8", tmp_path / "out")
+
     def write_without_siblings(self, adaptor, folder):
         adaptor.save_pretrained(folder)
         (folder / "nested_layers.py").unlink()
 
     monkeypatch.setattr(AdaptorExporter, "_write_remote_code", write_without_siblings)
-    with pytest.raises(ExportError, match="the export out does not load back: .*nested_layers"):
+    with pytest.raises(ValueError, match="the export out brings .* imports .nested_layers in line .*, but no such"):
         export_level(model, "d8", tmp_path / "out")
     assert not os.listdir(tmp_path)
 
