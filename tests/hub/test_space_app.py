@@ -82,6 +82,7 @@ def test_a_slider_moves_results_and_bytes_in_a_browser(page):
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         tab = browser.new_page()
+        tab.set_default_timeout(120_000)
         errors = []
         tab.on("pageerror", lambda error: errors.append(error))
         tab.goto(page)
