@@ -177,6 +177,47 @@ def _few(steps: int | None) -> dict[str, int]:
     return {} if steps is None else dict.fromkeys(("unsupervised_steps", "supervised_steps"), steps)
 
 
+def measure(task: PeerTask, folder: Path, seeds: int, steps: int | None) -> list[dict[str, Any]]:
+    """The rows of a task."""
+    rows: list[dict[str, Any]] = []
+    runs = [TaskRun(task, folder / f"s{seed}", seed) for seed in range(seeds)]
+    values = [run.values(steps) for run in runs]
+    systems = {system for _, system, _ in values[0]}
+    best = "ours_supervised" if "ours_supervised" in systems else "ours_unsupervised"
+    for split, system, size in values[0]:
+        key = {"system": system, "level": f"{size}B", "split": split, "seeds": seeds}
+        per_item = np.mean([found[split, system, size] for found in values], axis=0)
+        value, low, high = bootstrap_mean(per_item)
+        rows.append(key | {"metric": task.metric, "value": value, "low": low, "high": high})
+        if system != best:
+            ours = np.mean([found[split, best, size] for found in values], axis=0)
+            value, low, high = paired_bootstrap(per_item, ours)
+            rows.append(key | {"metric": "minus_ours", "value": value, "low": low, "high": high})
+    timings = {system: dict(found) for system, found in runs[0].timings.items()}
+    for system, spent in runs[0].encode_ms().items():
+        timings.setdefault(system, {})["encode_ms"] = spent
+    for system, found in timings.items():
+        for metric, value in found.items():
+            row = {"system": system, "level": "all", "split": task.name, "metric": metric, "value": value}
+            rows.append(row | {"low": None, "high": None, "seeds": 1})
+    return rows
+
+
+def show(rows: list[dict[str, Any]]) -> None:
+    """Prints a table for each split, and one of times."""
+    scores = [row for row in rows if row["level"] != "all" and row["metric"] != "minus_ours"]
+    for split in dict.fromkeys(row["split"] for row in scores):
+        shown = {(row["system"], row["level"]): row["value"] for row in scores if row["split"] == split}
+        table = [
+            [system, *(f"{shown[system, f'{size}B']:.4f}" if (system, f"{size}B") in shown else "" for size in LEVELS)]
+            for system in dict.fromkeys(system for system, _ in shown)
+        ]
+        print(f"\n{split}\n" + format_rows(["system", *(f"{size} B" for size in LEVELS)], table))
+    times = [row for row in rows if row["level"] == "all"]
+    body = [[row["system"], row["metric"], f"{row['value']:.3g}"] for row in times]
+    print(format_rows(["system", "metric", "value"], body), flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="../shared/data", type=Path)
@@ -191,54 +232,17 @@ def main() -> None:
 
     rows: list[dict[str, Any]] = []
     for name in arguments.tasks:
-        source = arguments.data
-        if name == "folder":
-            source = arguments.folder or arguments.data / "wikitext2_valid_test"
-        task = getattr(peer_tasks, name)(source, arguments.limit)
-        runs = [TaskRun(task, arguments.work / name / f"s{seed}", seed) for seed in range(arguments.seeds)]
-        values = [run.values(arguments.steps) for run in runs]
-        best = (
-            "ours_supervised"
-            if any(system == "ours_supervised" for _, system, _ in values[0])
-            else "ours_unsupervised"
-        )
-        for split, system, size in values[0]:
-            key = {"system": system, "level": f"{size}B", "split": split, "seeds": len(runs)}
-            per_item = np.mean([found[split, system, size] for found in values], axis=0)
-            value, low, high = bootstrap_mean(per_item)
-            rows.append(key | {"metric": task.metric, "value": value, "low": low, "high": high})
-            if system != best:
-                ours = np.mean([found[split, best, size] for found in values], axis=0)
-                value, low, high = paired_bootstrap(per_item, ours)
-                rows.append(key | {"metric": "minus_ours", "value": value, "low": low, "high": high})
-        timings = {system: dict(found) for system, found in runs[0].timings.items()}
-        for system, spent in runs[0].encode_ms().items():
-            timings.setdefault(system, {})["encode_ms"] = spent
-        for system, found in timings.items():
-            for metric, value in found.items():
-                row = {"system": system, "level": "all", "split": name, "metric": metric, "value": value}
-                rows.append(row | {"low": None, "high": None, "seeds": 1})
-        for split in dict.fromkeys(split for split, _, _ in values[0]):
-            shown = {
-                (row["system"], row["level"]): row["value"]
-                for row in rows
-                if row["split"] == split and row["metric"] == task.metric
-            }
-            table = [
-                [
-                    system,
-                    *(f"{shown[system, f'{size}B']:.4f}" if (system, f"{size}B") in shown else "" for size in LEVELS),
-                ]
-                for system in dict.fromkeys(system for system, _ in shown)
-            ]
-            print(f"\n{split}, {task.metric}\n" + format_rows(["system", *(f"{size} B" for size in LEVELS)], table))
-        print(
-            format_rows(
-                ["system", "metric", "value"],
-                [[s, m, f"{v:.3g}"] for s, found in timings.items() for m, v in found.items()],
-            ),
-            flush=True,
-        )
+        done = arguments.work / name / f"rows_{arguments.seeds}.json"
+        if not done.is_file():
+            source = arguments.data
+            if name == "folder":
+                source = arguments.folder or arguments.data / "wikitext2_valid_test"
+            task = getattr(peer_tasks, name)(source, arguments.limit)
+            found = measure(task, arguments.work / name, arguments.seeds, arguments.steps)
+            with write_beside(done) as temporary:
+                temporary.write_text(json.dumps(found))
+        rows += json.loads(done.read_text())
+        show([row for row in rows if row["split"].startswith(name)])
     print(write_report(arguments.out, "adaptor_peers", rows))
 
 
