@@ -135,7 +135,7 @@ def test_bad_input_is_one_sentence(command, folder, funnel):
     assert "optimizer 'anneal' does not exist; choose one of staged" in error("--optimizer", "anneal")
     assert "the optimizer 'random' has no option mode" in error("--optimizer", "random", "--mode", "full")
     assert "the optimizer 'pool' needs a corpus" in error("--optimizer", "pool")
-    assert "a model of texts needs" in error("--surrogate", "texts")
+    assert "surrogate 'texts' needs a search space with decode_texts and encode_texts" in error("--surrogate", "texts")
     assert "none.jsonl" in error("--corpus", "none.jsonl")
     assert "workers must not be negative" in error("--workers", -1)
     assert "bound must be above 0" in error("--bound", 0)
