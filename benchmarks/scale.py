@@ -14,6 +14,7 @@ Vectors are random with a spread that falls. `seconds`; `peak_mb`, the largest p
 """
 
 import argparse
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,8 @@ def main() -> None:
     arguments = parser.parse_args()
     rows: list[dict[str, Any]] = []
     for count in arguments.counts:
+        # A run that is there already would be read and not repeated.
+        shutil.rmtree(arguments.work, ignore_errors=True)
         write_vectors(arguments.work / f"{count}.arrow", count, WIDTH)
         for stage in arguments.systems:
             found = measured(STAGES[stage], arguments.work, count) | {"array_mb": count * WIDTH * 4 / 2**20}
