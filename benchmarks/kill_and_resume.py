@@ -59,7 +59,8 @@ from hf_matryoshka.evaluation.table import format_rows  # noqa: E402
 MODULES = ("ablate", "evaluate", "optimize", "quickstart", "train_adaptor", "train_delta", "train_delta_embedding")
 MODULES += ("train_funnel", "train_gpt", "train_mamba")
 OTHERS = ("mteb", "botorch", "matplotlib.pyplot", "hf_matryoshka.hub.push", "hf_matryoshka.lsbo.report")
-VOLATILE = {"seconds", "date", "command", "resumed_from_step", "tokens_per_second", "training_loss", "_fingerprint"}
+VOLATILE = {"seconds", "latency_ms", "date", "command", "resumed_from_step", "tokens_per_second", "training_loss"}
+VOLATILE |= {"_fingerprint"}
 TRAINED = ("model", "training.json", "curve.json", "overlap_curve.json")
 BASE = "sentence-transformers/all-MiniLM-L6-v2"
 
