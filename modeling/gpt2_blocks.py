@@ -29,6 +29,9 @@ class PlainNorm(nn.Module):
 class NormedEmbedding(NestedEmbedding):
     """A table whose rows are normed, over the columns that are read."""
 
+    # A low-rank update of the weights is none of what it computes: LoRA refuses it.
+    normed_weight = True
+
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None, eps: float):
         super().__init__(num_embeddings, embedding_dim, padding_idx)
         self.eps = eps
@@ -40,6 +43,8 @@ class NormedEmbedding(NestedEmbedding):
 
 class NormedHead(NestedLinear):
     """A linear layer without bias whose rows are normed, over the columns that are read."""
+
+    normed_weight = True
 
     def __init__(self, in_features: int, out_features: int, eps: float):
         super().__init__(in_features, out_features, bias=False)

@@ -1,6 +1,7 @@
 """LoRA on nested layers: adapters that are sliced together with the weights they adapt."""
 
 import os
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -18,8 +19,12 @@ class NestedLoraLinear(LoraLinear):
     (`NestedBlockLinear`) the leading rows of each block of `B`, over one `A` that the blocks share.
 
     Supports plain LoRA (any rank, rsLoRA, dropout, merging); the DoRA-like variants and per-sample adapters are
-    refused, because they have no nested form.
+    refused, because they have no nested form, and so is a layer that norms its weights.
     """
+
+    def __init__(self, base_layer: nn.Module, *args: Any, **kwargs: Any):
+        _refuse_normed(base_layer)
+        super().__init__(base_layer, *args, **kwargs)
 
     def forward(self, x: torch.Tensor, rows: int | None = None) -> torch.Tensor:
         if self.disable_adapters and self.merged:
@@ -44,8 +49,12 @@ class NestedLoraLinear(LoraLinear):
 class NestedLoraEmbedding(LoraEmbedding):
     """LoRA around a [`~hf_matryoshka.modeling.nested_layers.NestedEmbedding`].
 
-    The leading rows of `B` make a level's update.
+    The leading rows of `B` make a level's update. A table that norms its rows is refused.
     """
+
+    def __init__(self, base_layer: nn.Module, *args: Any, **kwargs: Any):
+        _refuse_normed(base_layer)
+        super().__init__(base_layer, *args, **kwargs)
 
     def forward(self, x: torch.Tensor, columns: int | None = None) -> torch.Tensor:
         if self.disable_adapters and self.merged:
@@ -72,6 +81,15 @@ def _refuse_variant(layer: LoraLinear | LoraEmbedding, name: str) -> None:
         raise ValueError(
             f"adapter {name!r} uses {type(layer.lora_variant[name]).__name__}, which has no nested form; "
             "use plain LoRA (use_dora=False)"
+        )
+
+
+def _refuse_normed(layer: nn.Module) -> None:
+    # What LoRA adds to the output would be another thing than what merging adds to the weights.
+    if getattr(layer, "normed_weight", False):
+        raise ValueError(
+            f"LoRA cannot adapt {type(layer).__name__}, which norms its weights; leave it out of target_modules, or "
+            "train it whole by modules_to_save"
         )
 
 

@@ -18,6 +18,8 @@ from hf_matryoshka.trainers.nested_lora import (
     load_nested_lora,
 )
 
+from ..modeling import gpt_models
+
 
 CODE = {
     "TinyNestedModel": "modeling_tiny_nested.TinyNestedModel",
@@ -216,3 +218,13 @@ def test_a_variant_without_a_nested_form_is_refused():
         run(model)
     with pytest.raises(ValueError, match="has no nested form; use plain LoRA"):
         with_lora(Table(), target_modules=["table"], use_dora=True)(torch.tensor([[1]]))
+
+
+@pytest.mark.parametrize(("target", "layer"), [("lm_head", "NormedHead"), ("embed_tokens", "NormedEmbedding")])
+def test_layers_that_norm_their_weights_are_refused(target, layer):
+    config = LoraConfig(r=3, target_modules=[target])
+    with pytest.raises(
+        ValueError, match=f"LoRA cannot adapt {layer}, which norms its weights; leave it out of target"
+    ):
+        get_nested_lora_model(gpt_models.make("gpt2"), config)
+    get_nested_lora_model(gpt_models.make("gpt2"), LoraConfig(r=3, target_modules="all-linear"))
