@@ -15,7 +15,7 @@ class ChunkedVectors:
         ValueError: If they have no common width.
     """
 
-    ndim, dtype = 2, np.dtype(np.float32)
+    dtype = np.dtype(np.float32)
 
     def __init__(self, arrays: Sequence[np.ndarray]):
         self.arrays = tuple(arrays)

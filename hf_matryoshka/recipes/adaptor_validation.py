@@ -14,7 +14,7 @@ from ..evaluation.metrics import ndcg_at_k, prefix_overlap
 from .adaptor_vectors import AdaptorVectors, Queries
 
 
-# More would only cost time, which grows with their square.
+# More would only cost time: each is compared with the whole corpus.
 MAX_VALIDATION_DOCUMENTS, MAX_VALIDATION_QUERIES = 5000, 500
 LevelMetrics = Callable[[nn.Module], dict[str, float]]
 

@@ -124,15 +124,17 @@ def f():
 """
 
 
-def test_what_may_be_imported(tmp_path):
+def test_what_may_be_imported(tmp_path, caplog):
     (tmp_path / "beside.py").write_text("x = 1\n")
-    (tmp_path / "code.py").write_text(FINE)
+    # With the name of a file of this package: there any other import is an error.
+    (tmp_path / "levels.py").write_text(FINE)
     # Files of others may say how they are encoded.
     (tmp_path / "latin.py").write_bytes(b"# -*- coding: latin-1 -*-\nx = '\xe9'\n")
     (tmp_path / "1_Custom").mkdir()
     (tmp_path / "1_Custom" / "st_own.py").write_text("from sentence_transformers import models\n")
     (tmp_path / "mamba_kernels.py").write_text("import importlib\nimportlib.import_module('mamba_ssm.ops')\n")
     check_imports(tmp_path)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ The browser is a Chromium of the system, driven by playwright: `pip install "hf-
 import importlib.util
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,13 +16,14 @@ import urllib.request
 import pytest
 
 from hf_matryoshka import export_level
+from hf_matryoshka.cli.environment import find_chromium
 from hf_matryoshka.hub.space import build_space
 
 
 pytest.importorskip("gradio", reason="the page of a Space needs gradio: pip install 'hf-matryoshka[space]'")
 
 TEXTS = [f"the {a} of the {b}" for a in ("cat", "dog", "bird", "fish") for b in ("river", "city", "cell", "gene")]
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium-headless-shell", "chromium", "google-chrome"))), None)
+CHROMIUM = find_chromium()
 NO_BROWSER = CHROMIUM is None or importlib.util.find_spec("playwright") is None
 # As in the process of a user: nothing of this package can be imported.
 START = "import sys, runpy; sys.modules['hf_matryoshka'] = None; runpy.run_path('app.py', run_name='__main__')"
