@@ -103,7 +103,8 @@ def main() -> None:
     rows: list[dict[str, Any]] = []
     for count in arguments.counts:
         # A run that is there already would be read and not repeated.
-        shutil.rmtree(arguments.work, ignore_errors=True)
+        for run in ("cache", "funnel", "adaptor"):
+            shutil.rmtree(arguments.work / f"{run}{count}", ignore_errors=True)
         write_vectors(arguments.work / f"{count}.arrow", count, WIDTH)
         for stage in arguments.systems:
             found = measured(STAGES[stage], arguments.work, count) | {"array_mb": count * WIDTH * 4 / 2**20}
