@@ -44,7 +44,7 @@ def write_beside(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     ensure_writable_folder(path.parent)
     remove_leftovers(path)
-    temporary = path.with_name(f".{path.stem}-{_machine()}-{os.getpid()}-{os.urandom(4).hex()}{path.suffix}")
+    temporary = path.with_name(hidden_name(path.stem, path.suffix))
     try:
         with writing(path):
             yield temporary
@@ -101,11 +101,20 @@ def reading_weights(folder: str | Path) -> Iterator[None]:
 def remove_leftovers(path: str | Path) -> None:
     """Removes what processes of this machine that are no more were writing as `path`; of others nothing is known."""
     path = Path(path)
-    name = re.compile(rf"\.{re.escape(path.stem)}-{_machine()}-(\d+)-[0-9a-f]{{8}}{re.escape(path.suffix)}")
     for entry in os.listdir(path.parent) if path.parent.is_dir() else ():
-        found = name.fullmatch(entry)
-        if found and not _is_running(int(found[1])):
+        if is_leftover(entry, path.stem, path.suffix):
             _remove(path.parent / entry)
+
+
+def hidden_name(stem: str, suffix: str = "") -> str:
+    """A new hidden name that says which process writes under it."""
+    return f".{stem}-{_machine()}-{os.getpid()}-{os.urandom(4).hex()}{suffix}"
+
+
+def is_leftover(name: str, stem: str, suffix: str = "") -> bool:
+    """Whether a name is such a hidden one of a process of this machine that is no more."""
+    found = re.fullmatch(rf"\.{re.escape(stem)}-{_machine()}-(\d+)-[0-9a-f]{{8}}{re.escape(suffix)}", name)
+    return found is not None and not _is_running(int(found[1]))
 
 
 def ensure_writable_folder(folder: str | Path) -> Path:

@@ -3,7 +3,6 @@
 import glob
 import os
 import shutil
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..data.files import full_disk_code
+from ..data.files import full_disk_code, hidden_name, is_leftover
 from .manifest import MANIFEST_FILE
 
 
@@ -92,7 +91,8 @@ def _container(output_dir: str | os.PathLike) -> Iterator[Path]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _clear_leftovers(path)
-            container = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
+            container = path.with_name(hidden_name(path.name))
+            container.mkdir(mode=0o700)
         except OSError as error:
             raise type(error)(f"output_dir {output_dir} cannot be written: {error.strerror.lower()}") from error
         try:
@@ -110,16 +110,24 @@ def _container(output_dir: str | os.PathLike) -> Iterator[Path]:
 def _clear_leftovers(path: Path) -> None:
     """Remove what a killed process left beside a folder, after putting back what it was about to replace."""
     for container in path.parent.glob(f".{glob.escape(path.name)}-*"):
-        if not (container / _LOCK).is_file():
-            # Empty, it may be one of ours that was killed, or that another process has made just now.
+        if is_leftover(container.name, path.name):
+            _clear(path, container)
+        elif (container / _LOCK).is_file():
+            # Of another machine, or of a process whose number another one has by now.
+            with suppress(Timeout), FileLock(container / _LOCK, timeout=0):
+                _clear(path, container)
+        else:
+            # Empty, a process may have made it just now; what is not empty is none of ours.
             with suppress(OSError):
                 if time.time() - container.stat().st_mtime > _SECONDS_TO_LOCK:
                     container.rmdir()
-            continue
-        with suppress(Timeout), FileLock(container / _LOCK, timeout=0):
-            if not path.exists() and (container / "old").exists():
-                os.replace(container / "old", path)
-            shutil.rmtree(container, ignore_errors=True)
+
+
+def _clear(path: Path, container: Path) -> None:
+    if not path.exists():
+        with suppress(FileNotFoundError):  # nothing was about to be replaced, or another process is at it
+            os.replace(container / "old", path)
+    shutil.rmtree(container, ignore_errors=True)
 
 
 def _replace(output_dir: str | os.PathLike, path: Path, staged: Path, container: Path) -> None:

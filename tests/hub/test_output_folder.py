@@ -152,6 +152,31 @@ def test_what_a_killed_process_left_goes_with_the_next(tmp_path):
     assert (tmp_path / "d4" / "a").read_text() == "old"
 
 
+KILLED_WHEN = """
+import os, shutil, sys
+from pathlib import Path
+from hf_matryoshka.hub import output_folder
+
+kill = lambda *_, **__: os.kill(os.getpid(), 9)
+if sys.argv[2] == "made":
+    output_folder.FileLock = kill
+else:  # half removed, the lock first
+    shutil.rmtree = lambda container, **_: ((Path(container) / "lock").unlink(), kill())
+with output_folder.staged_folder(sys.argv[1]) as folder:
+    (folder / "a").write_text("new")
+"""
+
+
+@pytest.mark.parametrize("moment", ["made", "removed"])
+def test_a_folder_without_its_lock_goes_with_the_next(tmp_path, moment):
+    fill(tmp_path / "d4", "a")
+    assert subprocess.run([sys.executable, "-c", KILLED_WHEN, str(tmp_path / "d4"), moment]).returncode == -9
+    assert len(os.listdir(tmp_path)) == 2
+    with staged_folder(tmp_path / "d4") as folder:
+        (folder / "a").write_text("newer")
+    assert os.listdir(tmp_path) == ["d4"] and (tmp_path / "d4" / "a").read_text() == "newer"
+
+
 def test_what_another_process_writes_is_left_alone(tmp_path):
     with staged_folder(tmp_path / "d4") as first:
         (first / "a").write_text("first")
