@@ -1,12 +1,12 @@
 """Configuration of the Matryoshka-Adaptor."""
 
-import copy
+from typing import Self
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from .levels import (
-    LevelsMixin,
+    DimLevelsMixin,
     check_above_zero,
     check_activation,
     check_at_least,
@@ -23,7 +23,7 @@ KINDS = ("mlp", "linear", "orthogonal", "permutation")
 
 
 @strict
-class MatryoshkaAdaptorConfig(LevelsMixin, PreTrainedConfig):
+class MatryoshkaAdaptorConfig(DimLevelsMixin, PreTrainedConfig):
     r"""
     Configuration of a [`MatryoshkaAdaptorModel`]: a small map from an embedding to one whose every listed prefix is
     a good embedding by itself (Matryoshka-Adaptor, arXiv 2407.20243).
@@ -83,24 +83,13 @@ class MatryoshkaAdaptorConfig(LevelsMixin, PreTrainedConfig):
         """Width of the largest level."""
         return self.matryoshka_dims[-1]
 
-    @property
-    def levels(self) -> tuple[str, ...]:
-        """Level names, `"d<width>"`, smallest first."""
-        return tuple(f"d{dim}" for dim in self.matryoshka_dims)
-
-    def level_dim(self, level: int | str | None) -> int:
-        """Output width of a level."""
-        return self.matryoshka_dims[self.level_index(level)]
-
-    def cut(self, level: int | str | None = None) -> "MatryoshkaAdaptorConfig":
+    def cut(self, level: int | str | None = None) -> Self:
         """Config of a level as a model of its own; an orthogonal adaptor below its full width is a `"linear"` one.
 
         Raises:
             ValueError: If the level does not exist.
         """
-        index = self.level_index(level)
-        config = copy.deepcopy(self)
-        config.matryoshka_dims = self.matryoshka_dims[: index + 1]
+        config = super().cut(level)
         if self.kind == "orthogonal" and config.output_dim < self.embedding_dim:
             config.kind, config.projection = "linear", False
         return config

@@ -1,11 +1,11 @@
 """Configuration of the Matryoshka funnel."""
 
-import copy
+from typing import Self
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from .levels import LevelsMixin, check_above_zero, check_at_least, check_matryoshka_dims, resolve_matryoshka_dim
+from .levels import DimLevelsMixin, check_above_zero, check_at_least, check_matryoshka_dims, resolve_matryoshka_dim
 
 
 AUTO_MAP = {
@@ -28,7 +28,7 @@ PRESETS = {
 
 
 @strict
-class MatryoshkaFunnelConfig(LevelsMixin, PreTrainedConfig):
+class MatryoshkaFunnelConfig(DimLevelsMixin, PreTrainedConfig):
     r"""
     Configuration of a [`MatryoshkaFunnelModel`]: embeddings in, a short latent in stages out, and back from the first
     stages alone.
@@ -120,21 +120,12 @@ class MatryoshkaFunnelConfig(LevelsMixin, PreTrainedConfig):
         return self.matryoshka_dims[-1]
 
     @property
-    def levels(self) -> tuple[str, ...]:
-        """Level names, `"d<width>"`, smallest first."""
-        return tuple(f"d{dim}" for dim in self.matryoshka_dims)
-
-    @property
     def flat_dim(self) -> int:
         """Dimensions of the space that a latent is a part of."""
         if self.intrinsic_dim is not None:
             return self.intrinsic_dim
         # The directions of vectors have one dimension less than the vectors.
         return self.embedding_dim - (self.kind == "flow" and self.geometry == "sphere")
-
-    def level_dim(self, level: int | str | None) -> int:
-        """Width of the latent at a level."""
-        return self.matryoshka_dims[self.level_index(level)]
 
     def stage_of(self, active_dim: int | None) -> int:
         """Number, from 0, of the level with a latent of this width; of the largest for `None`.
@@ -148,14 +139,13 @@ class MatryoshkaFunnelConfig(LevelsMixin, PreTrainedConfig):
             stages = ", ".join(map(str, self.matryoshka_dims))
             raise ValueError(f"active_dim {active_dim} is the end of no stage; choose one of {stages}") from None
 
-    def cut(self, level: int | str | None = None) -> "MatryoshkaFunnelConfig":
+    def cut(self, level: int | str | None = None) -> Self:
         """Config of a level as a model of its own; one that completes its latent keeps the stages that it completes.
 
         Raises:
             ValueError: If the level does not exist.
         """
-        config = copy.deepcopy(self)
-        config.matryoshka_dims = self.matryoshka_dims[: self.level_index(level) + 1]
+        config = super().cut(level)
         if self.kind == "residual":
             config.stage_dims = config.matryoshka_dims
         return config

@@ -1,5 +1,6 @@
 """The vocabulary that every nested config shares: levels, from the smallest to the largest, and checks of numbers."""
 
+import copy
 import math
 from typing import Self
 
@@ -57,6 +58,24 @@ class LevelsMixin:
     def level_name(self, level: int | str | None) -> str:
         """Name of a level given by index, name or `None` (the largest); raises `ValueError` if there is none."""
         return self.levels[self.level_index(level)]
+
+
+class DimLevelsMixin(LevelsMixin):
+    """Levels of a model that differ in one width, that of their output, listed in `matryoshka_dims`."""
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """Level names, `"d<width>"`, smallest first."""
+        return tuple(f"d{dim}" for dim in self.matryoshka_dims)
+
+    def level_dim(self, level: int | str | None = None) -> int:
+        """Width of a level; raises `ValueError` if there is none."""
+        return self.matryoshka_dims[self.level_index(level)]
+
+    def cut(self, level: int | str | None = None) -> Self:
+        config = copy.deepcopy(self)
+        config.matryoshka_dims = self.matryoshka_dims[: self.level_index(level) + 1]
+        return config
 
 
 def check_matryoshka_dims(dims: list[int] | tuple[int, ...], name: str = "matryoshka_dims") -> None:

@@ -158,6 +158,11 @@ def test_exports_load_without_the_package(world, hub, run_script):
     run_script(code, without_package=True)
 
 
+def test_a_new_architecture_takes_no_more_lines_than_its_page_says():
+    paths = (ROOT / "docs" / "examples").glob("*_nested_bag.py")
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in paths) <= 100
+
+
 def test_the_site_builds(tmp_path, monkeypatch):
     mkdocs = pytest.importorskip("mkdocs.config")
     from mkdocs.commands.build import build

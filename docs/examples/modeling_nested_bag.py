@@ -18,7 +18,7 @@ class NestedBagForSequenceClassification(NestedModelMixin, PreTrainedModel):
 
     def __init__(self, config: NestedBagConfig):
         super().__init__(config)
-        width = config.matryoshka_dims[-1]
+        width = config.level_dim()
         self.embeddings = NestedEmbedding(config.vocab_size, width)
         self.hidden = NestedLinear(width, width)
         self.classifier = NestedLinear(width, config.num_labels)
@@ -39,7 +39,7 @@ class NestedBagForSequenceClassification(NestedModelMixin, PreTrainedModel):
         level: int | str | None = None,
         **kwargs,
     ) -> SequenceClassifierOutput:
-        width = self.config.matryoshka_dims[self.config.level_index(level)]
+        width = self.config.level_dim(level)
         if attention_mask is None:
             attention_mask = input_ids.ne(self.config.pad_token_id)
         mask = attention_mask[..., None].to(self.dtype)
@@ -51,13 +51,8 @@ class NestedBagForSequenceClassification(NestedModelMixin, PreTrainedModel):
         return SequenceClassifierOutput(loss=loss, logits=logits)
 
     def cost(self, level: int | str | None = None) -> dict[str, int]:
-        width, labels = self.config.matryoshka_dims[self.config.level_index(level)], self.config.num_labels
-        return {
-            "parameters": sum(shape.numel() for shape in self.level_shapes(level).values()),
-            "macs": width * (width + labels),
-        }
+        width, shapes = self.config.level_dim(level), self.level_shapes(level).values()
+        return {"parameters": sum(map(torch.Size.numel, shapes)), "macs": width * (width + self.config.num_labels)}
 
 
 NestedBagForSequenceClassification.register_for_auto_class("AutoModelForSequenceClassification")
-
-__all__ = ["NestedBagForSequenceClassification"]
