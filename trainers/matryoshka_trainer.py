@@ -8,8 +8,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
+from torch.utils.data import Dataset, Sampler
+from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
+from .length_groups import EpochLengthGroupedSampler
 from .level_sampler import LevelSampler
 from .process_rows import gather_rows
 from .whole_checkpoints import WholeCheckpointsTrainer
@@ -105,6 +108,13 @@ class MatryoshkaTrainer(WholeCheckpointsTrainer):
     def all_rows(self, rows: torch.Tensor, model: nn.Module) -> torch.Tensor:
         """The rows of all processes in training, for losses that compare rows ([`gather_rows`]); else `rows`."""
         return gather_rows(rows, self.accelerator) if model.training else rows
+
+    def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
+        sampler = super()._get_train_sampler(train_dataset)
+        if type(sampler) is LengthGroupedSampler:
+            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
+            return EpochLengthGroupedSampler(sampler.batch_size, sampler.lengths, seed)
+        return sampler
 
     def train(self, *args, **kwargs) -> TrainOutput:
         try:
