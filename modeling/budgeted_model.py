@@ -11,6 +11,7 @@ from transformers import initialization as init
 from transformers.initialization import no_init_weights
 
 from .budgets import BUDGET_FIELDS, BudgetSizes
+from .model_inputs import check_tokens
 from .nested_layers import NestedLayerNorm
 from .nested_model import NestedModelMixin
 from .token_routing import ROUTED_ATTENTION, ResidualPreview, TokenRouting
@@ -56,8 +57,25 @@ class BudgetedModelMixin(NestedModelMixin):
         """What the encoder would give at a level if it ended after the layer of these `hidden_states`."""
         return hidden_states
 
-    def _layers_to_run(self, sizes: BudgetSizes, layers: Sequence[int] | None) -> list[tuple[int, int]]:
-        """Index and feed-forward columns of the layers that a forward runs, in order: those of `layers`, or all."""
+    def _begin(
+        self,
+        input_ids: torch.Tensor | None,
+        inputs_embeds: torch.Tensor | None,
+        level: int | str | None,
+        layers: Sequence[int] | None,
+    ) -> tuple[BudgetSizes, list[tuple[int, int]], int]:
+        """What a forward begins with.
+
+        Returns:
+            `tuple`: The sizes of the level; index and feed-forward columns of the layers to run, in order: those of
+            `layers`, or all of the level; the number of the level.
+
+        Raises:
+            ValueError: If not exactly one input is given, rows have no tokens, or there is no such level or layer.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give exactly one of input_ids and inputs_embeds")
+        sizes = self.config.level_sizes(level)
         columns = dict(zip(sizes.layers, sizes.intermediate, strict=True))
         layers = sizes.layers if layers is None else layers
         wrong = [layer for layer in layers if layer not in columns]
@@ -65,7 +83,9 @@ class BudgetedModelMixin(NestedModelMixin):
             raise ValueError(
                 f"layers has {wrong[0]}, but the level has the layers {', '.join(map(str, sizes.layers))}"
             )
-        return [(layer, columns[layer]) for layer in layers]
+        if input_ids is not None:
+            check_tokens(input_ids)
+        return sizes, [(layer, columns[layer]) for layer in layers], self.config.level_index(level)
 
     def _routed(self, routing: TokenRouting, hidden_states: torch.Tensor, mask: torch.Tensor | dict | None) -> dict:
         """What the layers need to route tokens.

@@ -1,7 +1,6 @@
 """BERT at budgets of width, heads and depth; at its full budget it is BERT."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import nn
@@ -10,18 +9,19 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutputWithPooling, MaskedLMOutput, SequenceClassifierOutput
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.bert.modeling_bert import eager_attention_forward
-from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .budgeted_heads import BudgetedClassifierMixin, BudgetedMaskedLMMixin
 from .budgeted_model import BudgetedModelMixin
 from .budgets import BUDGET_FIELDS
 from .configuration_delta_bert import DeltaBertConfig
-from .model_inputs import check_mask, check_tokens
+from .model_inputs import check_mask
 from .nested_layers import NestedEmbedding, NestedLayerNorm, NestedLinear, gate_columns
-from .token_routing import ResidualPreview, TokenRouting, take_queries, take_tokens
+from .token_routing import ResidualPreview, TokenRouting, run_layer, take_queries, take_tokens
 
 
 def _norm(config: DeltaBertConfig) -> NestedLayerNorm:
@@ -190,11 +190,7 @@ class DeltaBertLayer(GradientCheckpointingLayer):
             states = self.attention(hidden_states, attention_mask, sizes[0], level, places, **kwargs)
             return self.output(self.intermediate(states, sizes[1]), states, level)
 
-        if routing is None or (heads, columns) == self.base_sizes:
-            return run((heads, columns))
-        small = partial(run, self.base_sizes) if self.base_sizes[0] else None
-        large = partial(run, (heads, columns))
-        return routing.route(self.preview, hidden_states, real, large, small, self.training)
+        return run_layer(self, run, (heads, columns), hidden_states, routing, real)
 
 
 class DeltaBertEncoder(nn.Module):
@@ -322,13 +318,7 @@ class DeltaBertModel(DeltaBertPreTrainedModel):
                 `inputs_embeds` is given, rows have no tokens, the mask is not of their shape, or tokens cannot be
                 routed.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of input_ids and inputs_embeds")
-        sizes = self.config.level_sizes(level)
-        run = self._layers_to_run(sizes, layers)
-        index = self.config.level_index(level)
-        if input_ids is not None:
-            check_tokens(input_ids)
+        sizes, run, index = self._begin(input_ids, inputs_embeds, level, layers)
         hidden_states = self.embeddings(input_ids, token_type_ids, position_ids, inputs_embeds, sizes.hidden, index)
         check_mask(attention_mask, *hidden_states.shape[:2])
         if routing is not None and routing.share < 1:
@@ -342,7 +332,7 @@ class DeltaBertModel(DeltaBertPreTrainedModel):
         return BaseModelOutputWithPooling(last_hidden_state=hidden_states, pooler_output=pooled)
 
 
-class DeltaBertForMaskedLM(DeltaBertPreTrainedModel):
+class DeltaBertForMaskedLM(BudgetedMaskedLMMixin, DeltaBertPreTrainedModel):
     """The encoder with BERT's head for masked language modeling."""
 
     stock_class = BertForMaskedLM
@@ -364,34 +354,11 @@ class DeltaBertForMaskedLM(DeltaBertPreTrainedModel):
         self.cls.predictions.decoder = value
         self.cls.predictions.bias = value.bias
 
-    def _head_macs(self, hidden: int) -> int:
-        return hidden * hidden + hidden * self.config.vocab_size
-
-    @can_return_tuple
-    def forward(
-        self, input_ids: torch.Tensor | None = None, labels: torch.Tensor | None = None, **kwargs
-    ) -> MaskedLMOutput:
-        """
-        Args:
-            labels (`torch.LongTensor` of shape `(batch, length)`, *optional*): Token ids, -100 where nothing is asked.
-                With `config.sparse_prediction` only the logits of the other positions are computed.
-            kwargs: As for [`DeltaBertModel`], `level` among them; `num_items_in_batch` divides the summed loss.
-        """
-        outputs = self.bert(input_ids, **kwargs)
-        hidden_states = outputs.last_hidden_state
-        if self.config.sparse_prediction and labels is not None:
-            asked = labels != -100
-            hidden_states, labels = hidden_states[asked], labels[asked]
-        logits = self.cls.predictions(hidden_states, self.config.level_index(kwargs.get("level")))
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **kwargs)
-        return MaskedLMOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
-        )
+    def predict(self, hidden_states: torch.Tensor, level: int) -> torch.Tensor:
+        return self.cls.predictions(hidden_states, level)
 
 
-class DeltaBertForSequenceClassification(DeltaBertPreTrainedModel):
+class DeltaBertForSequenceClassification(BudgetedClassifierMixin, DeltaBertPreTrainedModel):
     """The encoder with a classifier of texts on its pooler."""
 
     stock_class = BertForSequenceClassification
@@ -404,23 +371,13 @@ class DeltaBertForSequenceClassification(DeltaBertPreTrainedModel):
         self.classifier = NestedLinear(config.hidden_size, config.num_labels)
         self.post_init()
 
-    @can_return_tuple
-    def forward(
-        self, input_ids: torch.Tensor | None = None, labels: torch.Tensor | None = None, **kwargs
-    ) -> SequenceClassifierOutput:
-        """
-        Args:
-            labels (`torch.Tensor` of shape `(batch,)`, *optional*): Classes, or numbers for a regression.
-            kwargs: As for [`DeltaBertModel`], `level` among them.
-        """
-        outputs = self.bert(input_ids, **kwargs)
-        logits = self.classifier(self.dropout(outputs.pooler_output))
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config, **kwargs)
-        return SequenceClassifierOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
-        )
+    def classify(
+        self,
+        outputs: BaseModelOutputWithPooling,
+        attention_mask: torch.Tensor | None = None,
+        level: int | str | None = None,
+    ) -> torch.Tensor:
+        return self.classifier(self.dropout(outputs.pooler_output))
 
 
 DeltaBertModel.register_for_auto_class("AutoModel")

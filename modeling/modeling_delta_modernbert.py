@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Self
 
 import torch
@@ -17,21 +16,22 @@ from transformers import initialization as init
 from transformers.activations import ACT2FN
 from transformers.masking_utils import create_bidirectional_mask, create_bidirectional_sliding_window_mask
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.modeling_outputs import BaseModelOutput, MaskedLMOutput, SequenceClassifierOutput
+from transformers.modeling_outputs import BaseModelOutput
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.modernbert.modeling_modernbert import (
     ModernBertRotaryEmbedding,
     apply_rotary_pos_emb,
     eager_attention_forward,
 )
-from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
+from .budgeted_heads import BudgetedClassifierMixin, BudgetedMaskedLMMixin
 from .budgeted_model import BudgetedModelMixin
 from .configuration_delta_modernbert import DeltaModernBertConfig
-from .model_inputs import check_mask, check_tokens
+from .model_inputs import check_mask
 from .nested_layers import NestedBlockLinear, NestedEmbedding, NestedLayerNorm, NestedLinear, gate_columns
-from .token_routing import ResidualPreview, TokenRouting, take_queries, take_tokens
+from .token_routing import ResidualPreview, TokenRouting, run_layer, take_queries, take_tokens
 
 
 def _norm(config: DeltaModernBertConfig) -> NestedLayerNorm:
@@ -191,11 +191,7 @@ class DeltaModernBertEncoderLayer(GradientCheckpointingLayer):
             states = take_tokens(hidden_states, places) + attended
             return states + self.mlp(self.mlp_norm(states, level), sizes[1])
 
-        if routing is None or (heads, columns) == self.base_sizes:
-            return run((heads, columns))
-        small = partial(run, self.base_sizes) if self.base_sizes[0] else None
-        large = partial(run, (heads, columns))
-        return routing.route(self.preview, hidden_states, real, large, small, self.training)
+        return run_layer(self, run, (heads, columns), hidden_states, routing, real)
 
 
 class DeltaModernBertPredictionHead(nn.Module):
@@ -296,13 +292,7 @@ class DeltaModernBertModel(DeltaModernBertPreTrainedModel):
                 `inputs_embeds` is given, rows have no tokens, the mask is not of their shape, or tokens cannot be
                 routed.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give exactly one of input_ids and inputs_embeds")
-        sizes = self.config.level_sizes(level)
-        run = self._layers_to_run(sizes, layers)
-        level = self.config.level_index(level)
-        if input_ids is not None:
-            check_tokens(input_ids)
+        sizes, run, level = self._begin(input_ids, inputs_embeds, level, layers)
         hidden_states = self.embeddings(input_ids, inputs_embeds, sizes.hidden, level)
         check_mask(attention_mask, *hidden_states.shape[:2])
         if routing is not None and routing.share < 1:
@@ -325,7 +315,7 @@ class DeltaModernBertModel(DeltaModernBertPreTrainedModel):
         return BaseModelOutput(last_hidden_state=self.final_norm(hidden_states, level))
 
 
-class DeltaModernBertForMaskedLM(DeltaModernBertPreTrainedModel):
+class DeltaModernBertForMaskedLM(BudgetedMaskedLMMixin, DeltaModernBertPreTrainedModel):
     """The encoder with ModernBERT's head for masked language modeling."""
 
     stock_class = ModernBertForMaskedLM
@@ -344,34 +334,15 @@ class DeltaModernBertForMaskedLM(DeltaModernBertPreTrainedModel):
     def set_output_embeddings(self, value: nn.Linear) -> None:
         self.decoder = value
 
-    def _head_macs(self, hidden: int) -> int:
-        return hidden * hidden + hidden * self.config.vocab_size
+    @property
+    def ignored_label(self) -> int:
+        return self.config.sparse_pred_ignore_index
 
-    @can_return_tuple
-    def forward(
-        self, input_ids: torch.Tensor | None = None, labels: torch.Tensor | None = None, **kwargs
-    ) -> MaskedLMOutput:
-        """
-        Args:
-            labels (`torch.LongTensor` of shape `(batch, length)`, *optional*): Token ids, -100 where nothing is asked.
-                With `config.sparse_prediction` only the logits of the other positions are computed.
-            kwargs: As for [`DeltaModernBertModel`], `level` among them; `num_items_in_batch` divides the summed loss.
-        """
-        outputs = self.model(input_ids, **kwargs)
-        hidden_states = outputs.last_hidden_state
-        if self.config.sparse_prediction and labels is not None:
-            asked = labels != self.config.sparse_pred_ignore_index
-            hidden_states, labels = hidden_states[asked], labels[asked]
-        logits = self.decoder(self.head(hidden_states, self.config.level_index(kwargs.get("level"))))
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(logits, labels, vocab_size=self.config.vocab_size, **kwargs)
-        return MaskedLMOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
-        )
+    def predict(self, hidden_states: torch.Tensor, level: int) -> torch.Tensor:
+        return self.decoder(self.head(hidden_states, level))
 
 
-class DeltaModernBertForSequenceClassification(DeltaModernBertPreTrainedModel):
+class DeltaModernBertForSequenceClassification(BudgetedClassifierMixin, DeltaModernBertPreTrainedModel):
     """The encoder with ModernBERT's classifier of texts."""
 
     stock_class = ModernBertForSequenceClassification
@@ -384,21 +355,9 @@ class DeltaModernBertForSequenceClassification(DeltaModernBertPreTrainedModel):
         self.classifier = _starts(NestedLinear(config.hidden_size, config.num_labels), "last")
         self.post_init()
 
-    @can_return_tuple
-    def forward(
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        labels: torch.Tensor | None = None,
-        **kwargs,
-    ) -> SequenceClassifierOutput:
-        """
-        Args:
-            attention_mask (`torch.Tensor` of shape `(batch, length)`, *optional*): 0 at padding, which is not pooled.
-            labels (`torch.Tensor` of shape `(batch,)`, *optional*): Classes, or numbers for a regression.
-            kwargs: As for [`DeltaModernBertModel`], `level` among them.
-        """
-        outputs = self.model(input_ids, attention_mask=attention_mask, **kwargs)
+    def classify(
+        self, outputs: BaseModelOutput, attention_mask: torch.Tensor | None = None, level: int | str | None = None
+    ) -> torch.Tensor:
         hidden_states = outputs.last_hidden_state
         if self.config.classifier_pooling == "cls":
             pooled = hidden_states[:, 0]
@@ -407,14 +366,7 @@ class DeltaModernBertForSequenceClassification(DeltaModernBertPreTrainedModel):
         else:
             counted = attention_mask.unsqueeze(-1)
             pooled = (hidden_states * counted).sum(dim=1) / counted.sum(dim=1)
-        level = self.config.level_index(kwargs.get("level"))
-        logits = self.classifier(self.drop(self.head(pooled, level)))
-        loss = None
-        if labels is not None:
-            loss = self.loss_function(labels=labels, pooled_logits=logits, config=self.config, **kwargs)
-        return SequenceClassifierOutput(
-            loss=loss, logits=logits, hidden_states=outputs.hidden_states, attentions=outputs.attentions
-        )
+        return self.classifier(self.drop(self.head(pooled, self.config.level_index(level))))
 
 
 DeltaModernBertModel.register_for_auto_class("AutoModel")

@@ -8,6 +8,7 @@ so that taking the top tokens of a text is no look into the future.
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
@@ -119,6 +120,28 @@ class TokenRouting:
                 found = run(places).to(output.dtype)
                 output = output.scatter(1, targets.expand(-1, -1, found.shape[-1]), found)
         return output[:, :length]
+
+
+def run_layer(
+    layer: nn.Module,
+    run: Callable[..., torch.Tensor],
+    sizes: tuple[int, int],
+    hidden_states: torch.Tensor,
+    routing: TokenRouting | None,
+    real: torch.Tensor | None,
+) -> torch.Tensor:
+    """What a layer gives at the size of its level, or, with a routing, some tokens at the smallest one.
+
+    Args:
+        layer (`nn.Module`): With its `preview` and `base_sizes`, the heads and columns of the smallest level.
+        run (`Callable`): The layer at some heads and columns, for the tokens at some places or for all.
+        sizes (`tuple[int, int]`): The heads and columns of the level.
+        hidden_states, real: As for [`TokenRouting.route`].
+    """
+    if routing is None or sizes == layer.base_sizes:
+        return run(sizes)
+    small = partial(run, layer.base_sizes) if layer.base_sizes[0] else None
+    return routing.route(layer.preview, hidden_states, real, partial(run, sizes), small, layer.training)
 
 
 def take_tokens(states: torch.Tensor, places: torch.Tensor | None) -> torch.Tensor:

@@ -200,7 +200,8 @@ def test_some_layers_of_a_level_can_be_run(name, budgets):
     assert torch.equal(states[1], whole[1]) and not torch.equal(states[2], whole[2])
     # Each has its own width.
     sizes = model.config.level_sizes()
-    assert model._layers_to_run(sizes, (0, 2, 3)) == [(layer, sizes.intermediate[layer]) for layer in (0, 2, 3)]
+    _, run, _ = model._begin(inputs()["input_ids"], None, None, (0, 2, 3))
+    assert run == [(layer, sizes.intermediate[layer]) for layer in (0, 2, 3)]
 
 
 @pytest.mark.parametrize("budgets", ["ordered", "joint-ordered-mixed"])
