@@ -113,8 +113,11 @@ class MatryoshkaTrainer(WholeCheckpointsTrainer):
         sampler = super()._get_train_sampler(train_dataset)
         if type(sampler) is LengthGroupedSampler:
             seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-            return EpochLengthGroupedSampler(sampler.batch_size, sampler.lengths, seed)
+            return EpochLengthGroupedSampler(sampler.batch_size, sampler.lengths, seed, self._epoch)
         return sampler
+
+    def _epoch(self) -> int:
+        return int(self.state.epoch or 0)
 
     def train(self, *args, **kwargs) -> TrainOutput:
         try:
