@@ -3,9 +3,10 @@
     python benchmarks/kill_and_resume.py --out benchmarks/results/kill_and_resume.json
 
 A job (`--jobs` names some of them) is a command on small real data: documentation of the installed Python packages,
-all-MiniLM-L6-v2. It is run once undisturbed, then `--kills` times in a folder of its own: killed at a moment that is
-drawn uniformly from the time it takes, and run again to its end. Commands run in forks of this process, which has
-imported everything, so that the moments fall into the work and not into the imports. Rows, one job a system:
+all-MiniLM-L6-v2; trainings take more than one epoch. It is run once undisturbed, then `--kills` times in a folder of
+its own: killed at a moment that is drawn uniformly from the time it takes, and run again to its end. Commands run in
+forks of this process, which has imported everything, so that the moments fall into the work and not into the imports.
+Rows, one job a system:
 
 - `kills`: runs that were killed; those that ended before do not count, and are drawn anew;
 - `identical`: share of them that ended with the same bytes in every file of the result, the same names and nothing
@@ -82,7 +83,8 @@ class Job:
 
 TRAINING = {"use_cpu": True, "per_device_train_batch_size": 8, "save_steps": 4, "logging_steps": 4, "max_steps": 16}
 SMALL = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "max_length": 64}
-TEXTS = {"texts": ["{data}/texts.jsonl"], "validation_fraction": 0.1}
+# Few, so that 16 steps take more than one epoch.
+TEXTS = {"texts": ["{data}/few.jsonl"], "validation_fraction": 0.1}
 ADAPTOR = {"unsupervised_steps": 16, "random_candidates": 64, "intermediate_size": 64, "evaluations": 4, "patience": 1}
 FUNNEL = {"matryoshka_dims": [8, 16], "encoder_sizes": [64], "predictor_sizes": [16], "decoder_sizes": [64]}
 EMBEDDING = {"objective": "embedding", "base_model_path": BASE, "budgets": [[0.5, 12, 3], [1.0, 12, 6]]}
@@ -102,7 +104,7 @@ def train(system: str, *arguments: str, **config: Any) -> Job:
 JOBS = {
     "embed": Job(["embed", "{data}/texts.jsonl", "out.parquet"], ("out.parquet",)),
     "pack": Job(["pack", "{data}/texts.jsonl", "out", "--max-length", "64", "--buffer-size", "60"]),
-    "train_adaptor": train("adaptor", "--vectors", "{data}/vectors.npy", matryoshka_dims=[16, 64, 384], **ADAPTOR),
+    "train_adaptor": train("adaptor", "--vectors", "{data}/few.npy", matryoshka_dims=[16, 64, 384], **ADAPTOR),
     "train_funnel": train("funnel", "--vectors", "{data}/vectors.npy", **FUNNEL | {"max_steps": 60}),
     "train_delta": train("delta", **TEXTS, **SMALL, vocab_size=400),
     "train_delta_embedding": train("delta", **TEXTS, **EMBEDDING),
@@ -121,8 +123,9 @@ def prepare(data: Path) -> None:
     corpus = documentation_corpus(400)
     texts = [" ".join(text.split())[:160] for text in corpus.documents()]
     _write_texts(data / "texts.jsonl", texts)
+    _write_texts(data / "few.jsonl", texts[:40])
     for number in range(4):
-        _write_texts(data / f"stream{number}.jsonl", texts[number::4])
+        _write_texts(data / f"stream{number}.jsonl", texts[number:80:4])
     keep = set(corpus.corpus_ids[:60])
     qrels = {
         split: {query: found for query, found in queries.items() if keep >= set(found)}
@@ -143,6 +146,7 @@ def prepare(data: Path) -> None:
     for folder in ("adaptor", "funnel"):
         (data / folder).mkdir()
     run(["embed", str(data / "texts.jsonl"), str(data / "vectors.npy")], data)
+    np.save(data / "few.npy", np.load(data / "vectors.npy")[:100])
     (data / "config.yaml").write_text(yaml.safe_dump(TRAINING | ADAPTOR | {"matryoshka_dims": [16, 64, 384]}))
     vectors = ["--config", str(data / "config.yaml")]
     beir = ["--beir", str(data / "beir")]

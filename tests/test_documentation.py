@@ -1,5 +1,5 @@
-"""No code block of README.md, docs/ and examples/ may rot: Python runs, command lines parse, YAML files are accepted,
-links lead somewhere, and the site builds.
+"""No code block of README.md, docs/ and examples/ may rot: Python runs, and so do the command lines of README.md; those
+of other pages parse, YAML files are accepted, links lead somewhere, and the site builds.
 
 What a page's Python reads is in `tests/documentation/world.py`; all blocks of a page run in one process, in their
 order, on small data. `tests/documentation/blocks.py` says how to mark a block that cannot.
@@ -17,6 +17,7 @@ import pytest
 
 from .documentation.blocks import BLOCKS, PAGES, ROOT, SITE_PAGES, check_imports, command_lines, inline_commands
 from .documentation.commands import parse, stop_before_work
+from .documentation.shell import build_command_inputs, run_lines, shell_lines
 from .documentation.world import build_inputs, hurry, install_examples, page_names, readme_names
 
 
@@ -97,23 +98,30 @@ def test_links_lead_to_files(page):
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory, tiny_sentence_transformer):
-    """Runs the blocks of a page, once: `world(page)` gives its folder. The examples are installed meanwhile."""
+def inputs(tmp_path_factory, tiny_sentence_transformer):
+    """A folder with what the pages read, and a tokenizer."""
     from transformers import AutoTokenizer
 
-    import hf_matryoshka.modeling
-
-    inputs, runs = tmp_path_factory.mktemp("documentation"), {}
+    folder = tmp_path_factory.mktemp("documentation")
     tokenizer = AutoTokenizer.from_pretrained(tiny_sentence_transformer)
     tokenizer.add_special_tokens({"mask_token": "[MASK]"})
-    build_inputs(inputs, tokenizer)
+    build_inputs(folder, tokenizer)
+    return folder, tokenizer
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory, inputs):
+    """Runs the blocks of a page, once: `world(page)` gives its folder. The examples are installed meanwhile."""
+    import hf_matryoshka.modeling
+
+    (folder, tokenizer), runs = inputs, {}
     install_examples(tmp_path_factory.mktemp("examples") / "modeling", hf_matryoshka.modeling.__path__.append)
     sys.path.insert(0, hf_matryoshka.modeling.__path__[-1])
 
     def run(page):
         if page not in runs:
             runs[page] = tmp_path_factory.mktemp("page") / "work"
-            shutil.copytree(inputs, runs[page], symlinks=True)
+            shutil.copytree(folder, runs[page], symlinks=True)
             names = readme_names(runs[page], tokenizer) if page == "README.md" else page_names()
             with pytest.MonkeyPatch.context() as patch, contextlib.chdir(runs[page]):
                 hurry(patch)
@@ -147,6 +155,20 @@ def execute(page, names):
 @pytest.mark.parametrize("page", RUN_PAGES)
 def test_python_runs(page, world, hub):
     world(page)
+
+
+def test_command_lines_of_the_readme_run(inputs, tmp_path, monkeypatch, hub):
+    folder, _ = inputs
+    shutil.copytree(folder, tmp_path / "work", symlinks=True)
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.syspath_prepend(tmp_path / "work" / "examples")
+    hurry(monkeypatch)
+    build_command_inputs()
+    done = set()
+    for block in (block for block in BLOCKS if (block.page, block.language) == ("README.md", "bash")):
+        run_lines([line for line in shell_lines(block) if line not in done])
+        done.update(shell_lines(block))
+    assert {"me/demo", "me/demo-d16"} <= set(hub.repos())
 
 
 def test_exports_load_without_the_package(world, hub, run_script):
