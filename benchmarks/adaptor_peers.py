@@ -7,12 +7,12 @@ Every system starts from all-MiniLM-L6-v2 and sees the training part of a task o
 about), STS-B (`stsb`, Spearman), Banking77 (`banking77`, accuracy of a vote of the ten nearest training texts), and a
 folder of text files (`folder`, nDCG@10 of sentences that were taken out of their passages; without labels).
 
-`ours_unsupervised` and `ours_supervised` are the two stages of the default recipe, `ours_int8` the last of them at 8
-bits a number. `st_matryoshka` and `st_matryoshka_2d` are the whole encoder, fine-tuned with MatryoshkaLoss and
-Matryoshka2dLoss around MultipleNegativesRankingLoss (CoSENTLoss on STS-B), in bfloat16, and `st_matryoshka_2d_layers3`
-the first three layers of the latter. `st_csr` is a sparse autoencoder, trained by CSRLoss on embeddings of the frozen
-encoder. `truncation`, `svd` (uncentred principal components of the documents), `int8`, `binary` (queries stay floats)
-and `svd_int8` need no training.
+`ours_unsupervised` and `ours_supervised` are the two stages of the default recipe, `ours_int8` and `ours_binary` the
+last of them at 8 bits a number and at 1. `st_matryoshka` and `st_matryoshka_2d` are the whole encoder, fine-tuned with
+MatryoshkaLoss and Matryoshka2dLoss around MultipleNegativesRankingLoss (CoSENTLoss on STS-B), in bfloat16;
+`st_matryoshka_2d_layers3` is the first three layers of the latter. `st_csr` is a sparse autoencoder, which CSRLoss
+trains on embeddings of the frozen encoder. `truncation`, `svd` (uncentred principal components of the documents),
+`int8`, `binary` (queries stay floats) and `svd_int8` need no training.
 
 A level is what a vector of a document may take: 4 bytes a number, 1 or 1/8 where it is quantised, and 6 for each
 number of a sparse one that is not zero (a float and the number of its column). `minus_ours`: the paired difference to
@@ -44,7 +44,7 @@ from sentence_transformers_peers import WRAPPERS, cut_layers, fine_tune, sparse,
 from hf_matryoshka import AdaptorRecipe, AdaptorVectors, train_adaptor
 from hf_matryoshka.data.base_models import DEFAULT_BASE_MODEL, load_base_model
 from hf_matryoshka.data.files import write_beside
-from hf_matryoshka.evaluation.baselines import SVD, Int8, fit_baselines
+from hf_matryoshka.evaluation.baselines import SVD, Binary, Int8, fit_baselines
 from hf_matryoshka.evaluation.bootstrap import bootstrap_mean, paired_bootstrap
 from hf_matryoshka.evaluation.levels import adaptor_transform
 from hf_matryoshka.evaluation.report import write_report
@@ -78,6 +78,11 @@ def rotated_int8(rotate: Callable[[np.ndarray], np.ndarray], corpus: np.ndarray)
     return quantised(lambda vectors, dim, kind: grid.transform(rotate(vectors), dim, kind), 1, corpus.shape[1])
 
 
+def rotated_binary(rotate: Callable[[np.ndarray], np.ndarray], corpus: np.ndarray) -> Shrink:
+    signs = Binary().fit(rotate(corpus))
+    return quantised(lambda vectors, dim, kind: signs.transform(rotate(vectors), dim, kind), 8, corpus.shape[1])
+
+
 class TaskRun:
     """All systems on one task with one seed."""
 
@@ -103,6 +108,7 @@ class TaskRun:
             self.encoders[name] = lambda texts, transform=transform: transform(self.base.encode(texts), f"d{DIMS[0]}")
             last = partial(transform, level=f"d{DIMS[-1]}")
         found["ours_int8"] = (rotated_int8(last, sides[1]), *sides)
+        found["ours_binary"] = (rotated_binary(last, sides[1]), *sides)
         coder, spent = train_csr(vectors, self.folder / "st_csr", self.seed, steps)
         self.timings["st_csr"] = {"train_seconds": spent, "embed_seconds": seconds}
         self.encoders["st_csr"] = lambda texts: sparse(coder, self.base.encode(texts), 10)

@@ -1,5 +1,5 @@
-"""No code block of README.md, docs/ and examples/ may rot: Python runs, and so do the command lines of README.md; those
-of other pages parse, YAML files are accepted, links lead somewhere, and the site builds.
+"""No code block of README.md, docs/ and examples/ may rot: Python runs, and so do the command lines of README.md; the
+others parse, YAML files are accepted, links lead somewhere, and the site builds.
 
 What a page's Python reads is in `tests/documentation/world.py`; all blocks of a page run in one process, in their
 order, on small data. `tests/documentation/blocks.py` says how to mark a block that cannot.

@@ -27,13 +27,37 @@ for step in range(3):
         one.optimizer.zero_grad()
 """
 
+# What the page has made before it trains.
+ROWS = """
+from datasets import Dataset
+from transformers import AutoTokenizer
 
-def test_two_processes_share_texts_and_a_model(run_in_two_processes, tiny_sentence_transformer, tmp_path):
-    blocks = [block.text for block in read_blocks(ROOT / "docs" / "scale.md") if "test_scale_page" in block.mark]
+tokenizer = AutoTokenizer.from_pretrained("path/to/model")
+rows = Dataset.from_dict({"input_ids": [[4 + (row + place) % 8 for place in range(8)] for row in range(64)]})
+"""
+TRAINED = """
+assert trainer.args.world_size == 2 and trainer.state.global_step == 2
+sums = [None, None]
+torch.distributed.all_gather_object(sums, [float(part.double().sum()) for part in trainer.model.parameters()])
+assert sums[0] == sums[1]
+if trainer.is_world_process_zero():
+    saved = MatryoshkaGPTForCausalLM.from_pretrained("runs/gpt/model")
+    assert [float(part.double().sum()) for part in saved.parameters()] == sums[0]
+"""
+
+
+def test_two_processes_share_texts_a_model_and_a_training(run_in_two_processes, tiny_sentence_transformer, tmp_path):
+    page = read_blocks(ROOT / "docs" / "scale.md")
+    blocks = [block.text for block in page if "test_scale_page" in block.mark]
     assert len(blocks) == 2
+    (training,) = (block.text for block in page if "trainer.train()" in block.text)
+    assert "max_steps=1000" in training
+    training = training.replace("max_steps=1000", "max_steps=2, use_cpu=True, report_to='none'")
     texts = [f"the cat and dog number {row}" for row in range(7)]
     (tmp_path / "texts.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
     start = f"import os\nos.chdir({str(tmp_path)!r})\n"
-    script = "".join([start, *blocks, SAME]).replace("path/to/model", str(tiny_sentence_transformer))
+    script = "".join([start, *blocks, SAME, ROWS, training, TRAINED]).replace(
+        "path/to/model", str(tiny_sentence_transformer)
+    )
     run_in_two_processes(script)
     assert [len(load_vectors(tmp_path / f"part{rank}.arrow")) for rank in (0, 1)] == [4, 3]
