@@ -1,4 +1,4 @@
-"""`benchmarks/RESULTS.md` is made from the committed rows, and README.md says what is in them."""
+"""`benchmarks/RESULTS.md` is made from the committed rows, and README.md and docs/measured/ say what is in them."""
 
 import json
 import re
@@ -7,13 +7,18 @@ import pytest
 from make_results import page, section
 from result_rows import Measurement, measurements
 
-from .readme_tables import ROOT, read_tables, unmatched, unmatched_in_sentences
+from .page_numbers import ROOT, read_tables, unmatched, unmatched_in_sentences
 
 
 FILES = sorted((ROOT / "benchmarks" / "results").glob("*.json"))
 RESULTS = ROOT / "benchmarks" / "RESULTS.md"
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-TABLES = [table for table in read_tables(README) if table.numbers]
+PAGES = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs" / "measured").glob("*.md")))
+}
+TABLES = {
+    f"{page}:{table.line}": table for page, text in PAGES.items() for table in read_tables(text) if table.numbers
+}
 # First cells of rows and heads of columns whose numbers come from somewhere else.
 ELSEWHERE = {
     "FLOPs": "beside delta_minilm: macs of a level over those of the full one",
@@ -44,15 +49,16 @@ def test_links_to_the_page_lead_to_sections():
         assert set(re.findall(r"benchmarks/RESULTS\.md#([\w-]+)", text)) <= anchors, name
 
 
-@pytest.mark.parametrize("table", TABLES, ids=lambda table: f"README.md:{table.line}")
-def test_numbers_in_tables_of_the_readme_are_in_the_rows(table):
-    assert table.sources, f"README.md:{table.line}: no link to rows beside this table"
+@pytest.mark.parametrize("place", TABLES)
+def test_numbers_in_tables_are_in_the_rows(place):
+    table = TABLES[place]
+    assert table.sources, f"{place}: no link to rows beside this table"
     missing = unmatched(table, ELSEWHERE)
     assert not missing, f"not in the rows of {', '.join(table.sources)}: {missing}"
 
 
-def test_numbers_in_sentences_of_the_readme_are_in_the_rows():
-    found = unmatched_in_sentences(README)
+def test_numbers_in_sentences_are_in_the_rows():
+    found = [f"{page}:{one}" for page, text in PAGES.items() for one in unmatched_in_sentences(text)]
     numbers = {one.partition(": ")[2] for one in found}
     missing = [one for one in found if one.partition(": ")[2] not in DERIVED]
     assert not missing, f"in no row that the block around it links to, and not in DERIVED: {missing}"
@@ -64,8 +70,8 @@ def test_numbers_of_sentences_that_are_in_no_row_are_named():
     assert unmatched_in_sentences(text + "| 9.87 |\n\n```\n6.54\n```\n\n# Next\n\n0.128\n") == ["3: 3.99", "12: 0.128"]
 
 
-def test_the_readme_names_every_source_that_is_elsewhere():
-    names = {cell for table in TABLES for cell in (*table.header, *(row[0] for row in table.rows))}
+def test_the_pages_name_every_source_that_is_elsewhere():
+    names = {cell for table in TABLES.values() for cell in (*table.header, *(row[0] for row in table.rows))}
     assert set(ELSEWHERE) <= names and len(TABLES) > 10
 
 

@@ -1,4 +1,4 @@
-"""The numbers in the tables and sentences of README.md, and the rows that they may come from."""
+"""The numbers in the tables and sentences of README.md and docs/measured/, and the rows that they may come from."""
 
 import functools
 import json
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 # A block begins at a heading, or at a paragraph with a bold beginning.
 BLOCK = re.compile(r"^(?=#|\*\*[A-Z])", re.MULTILINE)
 # A link to rows: to their file, or to its section of RESULTS.md or a table there.
-SOURCE = re.compile(r"\(benchmarks/(?:results/(\w+)\.json|RESULTS\.md#(\w+)[\w-]*)\)")
+SOURCE = re.compile(r"\((?:\.\./)*benchmarks/(?:results/(\w+)\.json|RESULTS\.md#(\w+)[\w-]*)\)")
 RULE = re.compile(r"\|(?: *:?-+:? *\|)+")
 # As a cell has them: 0.34, .410, -0.066, 33.0%, 1,120,835, 91.5 MB, +0.06 [-0.08, +0.20]; or several of these.
 NUMBER = r"[+-]?(?:\d[\d,]*)?\.?\d+"
@@ -31,7 +31,7 @@ HALF = 0.5
 
 @dataclass
 class Table:
-    """A table of README.md.
+    """A table of a page.
 
     Args:
         line (`int`): That of its header.
