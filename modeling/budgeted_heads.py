@@ -9,7 +9,7 @@ class BudgetedMaskedLMMixin:
     """Masked language modeling with an encoder whose config has budgets; a model defines [`predict`]."""
 
     # What the labels have where nothing is asked.
-    ignored_label: int = -100
+    ignore_index: int = -100
 
     def predict(self, hidden_states: torch.Tensor, level: int) -> torch.Tensor:
         """Logits `(..., vocab_size)` of hidden states `(..., hidden)` of a level, given by its number."""
@@ -31,7 +31,7 @@ class BudgetedMaskedLMMixin:
         outputs = self.base_model(input_ids, **kwargs)
         hidden_states = outputs.last_hidden_state
         if self.config.sparse_prediction and labels is not None:
-            asked = labels != self.ignored_label
+            asked = labels != self.ignore_index
             hidden_states, labels = hidden_states[asked], labels[asked]
         logits = self.predict(hidden_states, self.config.level_index(kwargs.get("level")))
         loss = None

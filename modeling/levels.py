@@ -61,7 +61,7 @@ class LevelsMixin:
 
 
 class DimLevelsMixin(LevelsMixin):
-    """Levels of a model that differ in one width, that of their output, listed in `matryoshka_dims`."""
+    """Levels of a model that differ in one width, listed in `matryoshka_dims`."""
 
     @property
     def levels(self) -> tuple[str, ...]:

@@ -374,8 +374,8 @@ class DeltaBertForSequenceClassification(BudgetedClassifierMixin, DeltaBertPreTr
     def classify(
         self,
         outputs: BaseModelOutputWithPooling,
-        attention_mask: torch.Tensor | None = None,
-        level: int | str | None = None,
+        attention_mask: torch.Tensor | None,
+        level: int | str | None,
     ) -> torch.Tensor:
         return self.classifier(self.dropout(outputs.pooler_output))
 

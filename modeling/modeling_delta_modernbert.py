@@ -335,7 +335,7 @@ class DeltaModernBertForMaskedLM(BudgetedMaskedLMMixin, DeltaModernBertPreTraine
         self.decoder = value
 
     @property
-    def ignored_label(self) -> int:
+    def ignore_index(self) -> int:
         return self.config.sparse_pred_ignore_index
 
     def predict(self, hidden_states: torch.Tensor, level: int) -> torch.Tensor:
@@ -356,7 +356,7 @@ class DeltaModernBertForSequenceClassification(BudgetedClassifierMixin, DeltaMod
         self.post_init()
 
     def classify(
-        self, outputs: BaseModelOutput, attention_mask: torch.Tensor | None = None, level: int | str | None = None
+        self, outputs: BaseModelOutput, attention_mask: torch.Tensor | None, level: int | str | None
     ) -> torch.Tensor:
         hidden_states = outputs.last_hidden_state
         if self.config.classifier_pooling == "cls":

@@ -34,6 +34,8 @@ class MatryoshkaTrainer(WholeCheckpointsTrainer):
     # The mean over a micro-batch; with None, as in `transformers.Trainer`, a subclass that is given
     # `num_items_in_batch` must divide by it.
     loss_is_scaled_for_ga = False
+    # The number of the epoch that is running.
+    _epoch = 0
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -113,11 +115,12 @@ class MatryoshkaTrainer(WholeCheckpointsTrainer):
         sampler = super()._get_train_sampler(train_dataset)
         if type(sampler) is LengthGroupedSampler:
             seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-            return EpochLengthGroupedSampler(sampler.batch_size, sampler.lengths, seed, self._epoch)
+            return EpochLengthGroupedSampler(sampler.batch_size, sampler.lengths, seed, lambda: self._epoch)
         return sampler
 
-    def _epoch(self) -> int:
-        return int(self.state.epoch or 0)
+    def _run_epoch(self, model: nn.Module, epoch: int, *args: Any, **kwargs: Any) -> None:
+        self._epoch = epoch
+        super()._run_epoch(model, epoch, *args, **kwargs)
 
     def train(self, *args, **kwargs) -> TrainOutput:
         try:

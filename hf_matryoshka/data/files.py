@@ -107,14 +107,24 @@ def remove_leftovers(path: str | Path) -> None:
 
 
 def hidden_name(stem: str, suffix: str = "") -> str:
-    """A new hidden name that says which process writes under it."""
+    """A new hidden name that says which process of which machine writes under it."""
     return f".{stem}-{_machine()}-{os.getpid()}-{os.urandom(4).hex()}{suffix}"
 
 
+def is_hidden_name(name: str, stem: str, suffix: str = "") -> bool:
+    """Whether a name is a `hidden_name`, of any process."""
+    return _hidden(name, stem, suffix) is not None
+
+
 def is_leftover(name: str, stem: str, suffix: str = "") -> bool:
-    """Whether a name is such a hidden one of a process of this machine that is no more."""
-    found = re.fullmatch(rf"\.{re.escape(stem)}-{_machine()}-(\d+)-[0-9a-f]{{8}}{re.escape(suffix)}", name)
-    return found is not None and not _is_running(int(found[1]))
+    """Whether a name is a `hidden_name` of a process of this machine that is no more."""
+    found = _hidden(name, stem, suffix)
+    return found is not None and found["machine"] == _machine() and not _is_running(int(found["process"]))
+
+
+def _hidden(name: str, stem: str, suffix: str) -> re.Match | None:
+    writer = r"(?P<machine>[0-9a-f]{6})-(?P<process>\d+)-[0-9a-f]{8}"
+    return re.fullmatch(rf"\.{re.escape(stem)}-{writer}{re.escape(suffix)}", name)
 
 
 def ensure_writable_folder(folder: str | Path) -> Path:

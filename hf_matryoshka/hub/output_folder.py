@@ -10,13 +10,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from ..data.files import full_disk_code, hidden_name, is_leftover
+from ..data.files import full_disk_code, hidden_name, is_hidden_name, is_leftover
 from .manifest import MANIFEST_FILE
 
 
 # Held while a process writes; tells its folders from those that a killed one left.
 _LOCK = "lock"
 _SECONDS_TO_LOCK = 60
+_STAGED = ".staged"
 
 
 def check_output_dir(output_dir: str | os.PathLike, overwrite: bool = False) -> None:
@@ -91,7 +92,7 @@ def _container(output_dir: str | os.PathLike) -> Iterator[Path]:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _clear_leftovers(path)
-            container = path.with_name(hidden_name(path.name))
+            container = path.with_name(hidden_name(path.name, _STAGED))
             container.mkdir(mode=0o700)
         except OSError as error:
             raise type(error)(f"output_dir {output_dir} cannot be written: {error.strerror.lower()}") from error
@@ -109,15 +110,17 @@ def _container(output_dir: str | os.PathLike) -> Iterator[Path]:
 
 def _clear_leftovers(path: Path) -> None:
     """Remove what a killed process left beside a folder, after putting back what it was about to replace."""
-    for container in path.parent.glob(f".{glob.escape(path.name)}-*"):
-        if is_leftover(container.name, path.name):
-            _clear(path, container)
-        elif (container / _LOCK).is_file():
-            # Of another machine, or of a process whose number another one has by now.
+    for container in path.parent.glob(f".{glob.escape(path.name)}-*{_STAGED}"):
+        if not is_hidden_name(container.name, path.name, _STAGED):
+            continue  # of a folder whose name begins with this one's
+        if (container / _LOCK).is_file():
+            # Whoever writes there holds it.
             with suppress(Timeout), FileLock(container / _LOCK, timeout=0):
                 _clear(path, container)
+        elif is_leftover(container.name, path.name, _STAGED):
+            _clear(path, container)
         else:
-            # Empty, a process may have made it just now; what is not empty is none of ours.
+            # Another process has made it just now, or one of another machine was killed before it locked.
             with suppress(OSError):
                 if time.time() - container.stat().st_mtime > _SECONDS_TO_LOCK:
                     container.rmdir()

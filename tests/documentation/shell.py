@@ -20,13 +20,13 @@ from .world import TEXTS, WIDTH
 
 # Data of the configs that only the machine of their runs has.
 DATA_KEYS = ("texts", "text_field", "exclude", "exclude_field")
-# A server is up already; suites and benchmarks are not started from a test.
 # What takes long is asked for less: the last of two equal options counts.
 SHORTER = {
     "quickstart": ["--max-documents", "200"],
     "bench gpt": ["--prompts", "1", "--prompt-tokens", "8", "--max-new-tokens", "9"],
     "optimize": ["--trials", "14"],
 }
+# A server is up already; suites and benchmarks are not started from a test.
 SKIPPED = ("hf-matryoshka hub serve", "make test", "make bench-quick")
 
 
@@ -61,14 +61,18 @@ def run(words: list[str]) -> None:
     command = typer.main.get_command(app)
     more = [option for name, options in SHORTER.items() if " ".join(words).startswith(name) for option in options]
     try:
-        command.main([*words, *more], prog_name="hf-matryoshka", standalone_mode=False)
+        status = command.main([*words, *more], prog_name="hf-matryoshka", standalone_mode=False)
     except Exception as error:
         raise AssertionError(f"hf-matryoshka {' '.join(words)}: {type(error).__name__}: {error}") from error
+    assert not status, f"hf-matryoshka {' '.join(words)} ended with status {status}"
 
 
 def made(line: str) -> str:
     """The command that a `make` line ends with, or the line itself if that is none of this package."""
-    planned = subprocess.run(["make", "-n", *shlex.split(line)[1:]], cwd=ROOT, capture_output=True, text=True)
+    # What a `make test` around this has set would be the options of this one.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}
+    command = ["make", "--no-print-directory", "-n", *shlex.split(line)[1:]]
+    planned = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert planned.returncode == 0, f"{line}: {planned.stderr}"
     last = shlex.split(planned.stdout.splitlines()[-1])
     if Path(last[0]).name == "hf-matryoshka":

@@ -5,8 +5,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from contextlib import nullcontext
 
 import pytest
+from filelock import FileLock
 
 from hf_matryoshka.hub.manifest import MANIFEST_FILE
 from hf_matryoshka.hub.output_folder import check_output_dir, staged_folder, staged_folders
@@ -175,6 +177,26 @@ def test_a_folder_without_its_lock_goes_with_the_next(tmp_path, moment):
     with staged_folder(tmp_path / "d4") as folder:
         (folder / "a").write_text("newer")
     assert os.listdir(tmp_path) == ["d4"] and (tmp_path / "d4" / "a").read_text() == "newer"
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_of_what_another_machine_left_the_lock_tells(tmp_path, held):
+    container = tmp_path / ".d4-abcdef-123-01234567.staged"
+    fill(container / "old", "a")
+    with FileLock(container / "lock") if held else nullcontext():
+        (container / "lock").touch()
+        with pytest.raises(KeyboardInterrupt), staged_folder(tmp_path / "d4"):
+            raise KeyboardInterrupt
+        assert os.listdir(tmp_path) == ([container.name] if held else ["d4"])
+
+
+def test_what_is_left_of_a_longer_name_is_left_alone(tmp_path):
+    fill(tmp_path / "d4-extra", "a")
+    assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "d4-extra")]).returncode == -9
+    (container,) = os.listdir(tmp_path)
+    with staged_folder(tmp_path / "d4") as folder:
+        (folder / "a").write_text("new")
+    assert sorted(os.listdir(tmp_path)) == [container, "d4"]
 
 
 def test_what_another_process_writes_is_left_alone(tmp_path):

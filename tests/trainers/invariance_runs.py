@@ -38,6 +38,8 @@ WHOLE = {"per_device_train_batch_size": 8}
 ACCUMULATED = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
 # In each of two processes.
 SHARED = {"per_device_train_batch_size": 4}
+# Within the third epoch of these runs, whose batches are random ones and such of one length.
+RESUMED, RESUMED_RUNS = 10, ("delta", "delta_embedding")
 SETTINGS = {"max_steps": STEPS, "learning_rate": 3e-3, "logging_steps": 1, "save_strategy": "no", "seed": 1}
 SETTINGS |= {"report_to": "none", "disable_tqdm": True, "use_cpu": True}
 
@@ -223,14 +225,29 @@ def run(name: str, folder: Path, **division) -> list[dict[str, float]]:
     """What each step logs of its losses."""
     trainer = RUNS[name](folder, **SETTINGS, **division)
     trainer.train()
-    logged = [row for row in trainer.state.log_history if "loss" in row]
-    kept = ("epoch", "step", "learning_rate", "grad_norm")
-    return [{key: value for key, value in row.items() if key not in kept} for row in logged]
+    return logged(trainer)
+
+
+def logged(trainer: Trainer) -> list[dict[str, float]]:
+    rows = [row for row in trainer.state.log_history if "loss" in row]
+    others = ("epoch", "step", "learning_rate", "grad_norm")
+    return [{key: value for key, value in row.items() if key not in others} for row in rows]
+
+
+def resume(name: str, folder: Path, **division) -> list[dict[str, float]]:
+    """As [`run`], of a run that goes on from the checkpoint of another at step `RESUMED`."""
+    settings = SETTINGS | {"save_strategy": "steps", "save_steps": RESUMED}
+    RUNS[name](folder, **settings, **division).train()
+    trainer = RUNS[name](folder / "again", **settings, **division)
+    trainer.train(resume_from_checkpoint=str(folder / f"checkpoint-{RESUMED}"))
+    return logged(trainer)
 
 
 def main() -> None:
     """In one of two processes: all runs, their logs to a file."""
     folder, output = map(Path, sys.argv[1:3])
     found = {name: run(name, folder / name, **SHARED) for name in RUNS}
+    resumed = {name: resume(name, folder / f"{name}-resumed", **SHARED) for name in RESUMED_RUNS}
     if torch.distributed.get_rank() == 0:
-        output.write_text(json.dumps({"processes": torch.distributed.get_world_size(), "runs": found}))
+        report = {"processes": torch.distributed.get_world_size(), "runs": found, "resumed": resumed}
+        output.write_text(json.dumps(report))

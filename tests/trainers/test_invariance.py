@@ -61,6 +61,8 @@ def test_processes(whole, accumulated, run_in_two_processes, tmp_path):
         except AssertionError as error:
             differing[name] = str(error)
     assert not differing, "\n".join(differing.values())
+    for name, found in result["resumed"].items():
+        same(found, whole[name], name)
 
 
 @pytest.mark.parametrize("name", RUNS)
