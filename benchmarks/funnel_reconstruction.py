@@ -166,7 +166,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, help="search in only so many documents of SciFact")
     parser.add_argument("--two-encoders", action="store_true", help="embeddings of 768 dimensions")
     parser.add_argument("--out", help="benchmarks/results/funnel_reconstruction.json, or funnel_two_encoders.json")
-    arguments = quick.parse(parser, "funnel_reconstruction", steps=50, texts=4000, documents=1000)
+    arguments = quick.parse(parser, "funnel_reconstruction", steps=20, texts=4000, documents=1000)
     name = "funnel_two_encoders" if arguments.two_encoders else "funnel_reconstruction"
 
     few = {} if arguments.texts is None else {"max_texts_per_file": arguments.texts}

@@ -1,9 +1,11 @@
 """The bank of atoms of delta dictionary sharing: where atoms start, their file, and the names of targets."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -178,6 +180,17 @@ def tensors_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
+def tensor_bytes(tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, Any]) -> bytes:
+    """A safetensors file; safetensors itself writes metadata in another order each time."""
+    data = safetensors.torch.save(dict(tensors), {name: str(value) for name, value in metadata.items()})
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + size :]
+
+
 def write_tensors(path: str | os.PathLike, data: bytes) -> None:
     """Writes a file that appears only when it is whole."""
     path = Path(path)
@@ -221,9 +234,9 @@ def read_tensors(path: str | os.PathLike, kind: str, made_by: str) -> tuple[dict
 
 def write_bank(path: str | os.PathLike, bank: Mapping[str, torch.Tensor]) -> None:
     """Writes a bank: `<target>.left` and `<target>.right` of every target, as in [`Atoms`]."""
-    metadata = {"format": BANK_FORMAT, "format_version": str(FORMAT_VERSION)}
+    metadata = {"format": BANK_FORMAT, "format_version": FORMAT_VERSION}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in bank.items()}
-    write_tensors(path, safetensors.torch.save(tensors, metadata))
+    write_tensors(path, tensor_bytes(tensors, metadata))
 
 
 def read_bank(bank: str | os.PathLike | Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:

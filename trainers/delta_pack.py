@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-import safetensors.torch
 import torch
 from torch import nn
 
@@ -18,6 +17,7 @@ from .dds_bank import (
     random_atoms,
     read_bank,
     read_tensors,
+    tensor_bytes,
     tensors_sha256,
     write_tensors,
 )
@@ -82,7 +82,7 @@ class DeltaPack:
             "targets": json.dumps(self.targets, separators=(",", ":")),
         }
         tensors = {"coefficients": self.coefficients} | ({} if self.private is None else {"private": self.private})
-        return safetensors.torch.save(tensors, {name: str(value) for name, value in metadata.items()})
+        return tensor_bytes(tensors, metadata)
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes the file."""

@@ -80,8 +80,7 @@ class HierarchyTrainer(MatryoshkaGPTTrainer):
 
 class EmergentGroups(TrainerCallback):
     """Replaces the groups of a [`HierarchyTrainer`] by clusters of the token embeddings, at `hierarchy_start_step` and
-    every `hierarchy_refresh_steps` steps after it. So they are when a run goes on, which ends the same only if its
-    checkpoint is of such a step.
+    every `hierarchy_refresh_steps` steps after it. A run that goes on has those of its checkpoint.
 
     Args:
         trainer ([`HierarchyTrainer`]): The trainer.
@@ -95,15 +94,22 @@ class EmergentGroups(TrainerCallback):
     def on_train_begin(
         self, args: HierarchyTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
     ) -> None:
-        self._refresh()
+        saved = state.stateful_callbacks.get(type(self).__name__)
+        if saved is None:
+            self._refresh(state)
+        else:
+            self.trainer.set_groups({int(width): torch.tensor(ids) for width, ids in saved.items()})
 
     def on_step_end(
         self, args: HierarchyTrainingArguments, state: TrainerState, control: TrainerControl, **kwargs
     ) -> None:
         since = state.global_step - args.hierarchy_start_step
         if since >= 0 and since % args.hierarchy_refresh_steps == 0:
-            self._refresh()
+            self._refresh(state)
 
-    def _refresh(self) -> None:
+    def _refresh(self, state: TrainerState) -> None:
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         self.trainer.set_groups(self.cluster(model.get_input_embeddings().weight.detach().float().cpu()))
+        # Checkpoints hold the state: a run that goes on between two refreshes has the groups of the earlier one.
+        saved = {width: ids.tolist() for width, ids in self.trainer.groups.items()}
+        state.stateful_callbacks[type(self).__name__] = saved

@@ -1,6 +1,6 @@
 """Batches of examples of about the same length, in an order that a resumed run finds again."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -16,15 +16,17 @@ class EpochLengthGroupedSampler(LengthGroupedSampler):
         batch_size (`int`): Examples of a step.
         lengths (`Sequence[int]`): Of all examples.
         seed (`int`): Of the order.
-        epoch (`Callable`): The number of the epoch that begins. Accelerate says it to samplers, but not to those of a
-            run that resumes on several processes.
     """
 
-    def __init__(self, batch_size: int, lengths: Sequence[int], seed: int, epoch: Callable[[], int]):
+    def __init__(self, batch_size: int, lengths: Sequence[int], seed: int):
         super().__init__(batch_size, lengths=list(lengths), generator=torch.Generator())
         self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch that begins."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        self.generator.manual_seed(self.seed + self.epoch())
+        self.generator.manual_seed(self.seed + self.epoch)
         return super().__iter__()

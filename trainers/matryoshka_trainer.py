@@ -9,7 +9,7 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from torch import nn
 from torch.utils.data import Dataset, Sampler
-from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_pt_utils import BatchRebalanceSampler, LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput, TrainOutput
 
 from .length_groups import EpochLengthGroupedSampler
@@ -34,8 +34,7 @@ class MatryoshkaTrainer(WholeCheckpointsTrainer):
     # The mean over a micro-batch; with None, as in `transformers.Trainer`, a subclass that is given
     # `num_items_in_batch` must divide by it.
     loss_is_scaled_for_ga = False
-    # The number of the epoch that is running.
-    _epoch = 0
+    _train_sampler: Sampler | None = None
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -113,13 +112,18 @@ class MatryoshkaTrainer(WholeCheckpointsTrainer):
 
     def _get_train_sampler(self, train_dataset: Dataset | None = None) -> Sampler | None:
         sampler = super()._get_train_sampler(train_dataset)
+        seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
         if type(sampler) is LengthGroupedSampler:
-            seed = self.args.seed if self.args.data_seed is None else self.args.data_seed
-            return EpochLengthGroupedSampler(sampler.batch_size, sampler.lengths, seed, lambda: self._epoch)
+            sampler = EpochLengthGroupedSampler(sampler.batch_size, sampler.lengths, seed)
+        elif isinstance(sampler, BatchRebalanceSampler):
+            sampler.seed = seed
+        self._train_sampler = sampler
         return sampler
 
     def _run_epoch(self, model: nn.Module, epoch: int, *args: Any, **kwargs: Any) -> None:
-        self._epoch = epoch
+        # Accelerate says it to samplers, too, but not to all of them in a run that resumes on several processes.
+        if hasattr(self._train_sampler, "set_epoch"):
+            self._train_sampler.set_epoch(epoch)
         super()._run_epoch(model, epoch, *args, **kwargs)
 
     def train(self, *args, **kwargs) -> TrainOutput:

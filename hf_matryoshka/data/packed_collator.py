@@ -95,14 +95,20 @@ class PackedMlmCollator:
         self.pad_token_id = tokenizer.pad_token_id
         self.special_ids = torch.tensor(tokenizer.all_special_ids)
         self.seed = seed
-        self.epoch = 0
+        # Workers that outlive an epoch share it.
+        self._epoch = torch.zeros(1, dtype=torch.int64).share_memory_()
         self.multiple = pad_to_multiple_of or 1
         self.position_ids_start = position_ids_start
         self.dtype = dtype
 
-    def set_epoch(self, epoch: int) -> None:
+    @property
+    def epoch(self) -> int:
         """The epoch of the next batches: it decides which tokens are masked."""
-        self.epoch = epoch
+        return int(self._epoch)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Says which epoch begins."""
+        self._epoch.fill_(epoch)
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Collates rows of a packed data set.

@@ -162,8 +162,8 @@ def run_stage(
     show_progress(trainer, name)
     began = time.time()
     checkpoint = last_checkpoint(args.output_dir)
-    if checkpoint is not None and training_was_stopped(checkpoint):
-        # It was interrupted between its end and here.
+    if best is not None and checkpoint is not None and training_was_stopped(checkpoint):
+        # It was interrupted between its end and here. Without a best checkpoint the last one takes no further step.
         trainer.state = TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME))
         trainer._load_best_model()
     else:

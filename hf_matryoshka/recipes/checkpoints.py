@@ -31,7 +31,7 @@ def last_checkpoint(folder: str | Path) -> str | None:
 
 
 def training_was_stopped(checkpoint: str) -> bool:
-    """Whether early stopping ended the training at this checkpoint."""
+    """Whether the training ended at this checkpoint, early or with its last step."""
     state = json.loads((Path(checkpoint) / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
     control = state.get("stateful_callbacks", {}).get("TrainerControl", {})
     return control.get("args", {}).get("should_training_stop", False)

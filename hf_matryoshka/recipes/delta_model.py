@@ -135,8 +135,9 @@ def build_model(recipe: DeltaRecipe, tokenizer: PreTrainedTokenizerBase) -> PreT
     config, model_class = build_config(recipe, tokenizer)
     config.sparse_prediction = True
     options = {"attn_implementation": recipe.attn_implementation}
+    # Of what a checkpoint does not have, too, such as a head or previews.
+    torch.manual_seed(recipe.seed)
     if recipe.base_model_path is None:
-        torch.manual_seed(recipe.seed)
         return model_class._from_config(config, **options)
     with reading_weights(recipe.base_model_path):
         return model_class.from_pretrained(recipe.base_model_path, config=config, dtype=torch.float32, **options)

@@ -3,6 +3,7 @@ import pickle
 import pytest
 import torch
 from datasets import load_from_disk
+from torch.utils.data import DataLoader
 from transformers import BertConfig, BertForMaskedLM, Trainer, TrainingArguments
 
 from hf_matryoshka.data.pack import pack_texts
@@ -122,6 +123,17 @@ def test_a_trainer_draws_new_masks_every_epoch_and_the_same_after_a_restart(rows
     assert list(resumed) == list(range(6, 12))
     for step, labels in resumed.items():
         assert torch.equal(labels, whole[step])
+
+
+def test_workers_that_outlive_an_epoch_draw_new_masks(rows, mlm_tokenizer):
+    collator = PackedMlmCollator(mlm_tokenizer)
+    data = rows.select(range(8))
+    loader = DataLoader(data, 4, collate_fn=collator, num_workers=1, persistent_workers=True)
+    for epoch in range(2):
+        collator.set_epoch(epoch)
+        found = [batch["labels"] for batch in loader]
+        expected = [collator([data[row] for row in range(start, start + 4)])["labels"] for start in (0, 4)]
+        assert all(map(torch.equal, found, expected))
 
 
 @pytest.mark.parametrize("implementation", ["eager", "sdpa"])

@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -155,6 +156,18 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(vectors, tmp_path, monkeyp
     done = len(calls)
     run(vectors, tmp_path / "resumed")
     assert len(calls) == done
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_a_run_that_was_killed_after_a_stage_s_last_checkpoint_goes_on(vectors, tmp_path, validated):
+    options = {} if validated else {"validation_fraction": 0}
+    whole = run(vectors, tmp_path, **options)
+    for name in ("model", "unsupervised/finished", "supervised/finished"):
+        shutil.rmtree(tmp_path / name)
+    (tmp_path / "training.json").unlink()
+    resumed = run(vectors, tmp_path, **options)
+    for a, b in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 def test_another_run_in_the_folder_is_refused_unless_overwritten(vectors, tmp_path):

@@ -11,6 +11,7 @@ from hf_matryoshka.data.pack import pack_texts
 from hf_matryoshka.data.train_tokenizer import train_tokenizer
 from hf_matryoshka.evaluation.curve import Curve
 from hf_matryoshka.recipes import train_delta as training
+from hf_matryoshka.recipes.delta_model import build_model
 from hf_matryoshka.recipes.delta_recipe import DeltaRecipe
 from hf_matryoshka.trainers.dds_bank import random_atoms, read_bank
 from hf_matryoshka.trainers.delta_pack import apply_delta_pack
@@ -232,6 +233,16 @@ def test_a_stock_checkpoint_is_sorted_and_computes_the_same(bert, texts, tmp_pat
         from_checkpoint(bert, texts, budgets=budgets, layer_order=[1, 0]), tmp_path / "given", still
     )
     assert given.model.config.level_sizes(0).layers == (1,)
+
+
+def test_what_a_checkpoint_does_not_have_is_drawn_from_the_seed(bert, texts):
+    options = from_checkpoint(bert, texts, budgets=[[0.5, 1, 1], [1.0, 2, 2]], token_routing=True)
+    tokenizer, found = AutoTokenizer.from_pretrained(bert), []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        found.append(build_model(options, tokenizer).state_dict())
+    previews = [name for name in found[0] if ".preview." in name]
+    assert previews and all(torch.equal(found[0][name], found[1][name]) for name in previews)
 
 
 @pytest.mark.parametrize("distil", [True, False])

@@ -46,6 +46,7 @@ def test_a_pack_is_a_few_kilobytes_of_numbers(tmp_path):
     pack = adapted.export_delta_pack(tmp_path / "pack")
     # 16 atoms, 6 targets and 12 layers, of 2 bytes each, and 1.3 KB that say what they belong to.
     assert pack.coefficients.numel() * 2 == 2304 and pack.pack_bytes < 2304 + 1300
+    assert len({pack.to_bytes() for _ in range(10)}) == 1
     loaded = DeltaPack.load(tmp_path / "pack")
     assert (loaded.pack_bytes, loaded.bank_bytes) == (pack.pack_bytes, pack.bank_bytes)
     assert loaded.targets == pack.targets and loaded.bank_sha256 == pack.bank_sha256

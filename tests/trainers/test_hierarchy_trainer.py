@@ -81,6 +81,22 @@ def test_groups_emerge_anew_every_so_many_steps(tmp_path):
     assert list(built.groups) == [8]
 
 
+def test_a_run_that_goes_on_has_the_groups_of_its_checkpoint(tmp_path):
+    options = {"max_steps": 5, "hierarchy_refresh_steps": 4, "learning_rate": 0.01}
+    options |= {"save_strategy": "steps", "save_steps": 2}
+
+    def train(folder, **more):
+        built = build(folder, model=make(), **options)
+        built.add_callback(EmergentGroups(built, lambda table: {8: (table.sum(1) > table.sum(1).median()).long()}))
+        built.train(**more)
+        return built
+
+    whole = train(tmp_path / "whole")
+    resumed = train(tmp_path / "resumed", resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
+    for one, two in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
 def test_nothing_is_learned_of_groups_before_they_are_there(tmp_path):
     options = {"max_steps": 5, "hierarchy_refresh_steps": 2, "hierarchy_start_step": 3}
     built, seen = build(tmp_path, **options), []

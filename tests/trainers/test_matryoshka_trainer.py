@@ -42,7 +42,7 @@ class ToyModel(PreTrainedModel):
             torch.nn.init.zeros_(module.weight)
             torch.nn.init.zeros_(module.bias)
 
-    def forward(self, x, labels=None, level=None):
+    def forward(self, x, labels=None, level=None, length=None):
         width = (2, 4, 8)[self.config.level_index(level)]
         logits = self.layer(x[:, :width])
         loss = None if labels is None else (logits - labels).square().mean()
@@ -56,7 +56,7 @@ def data(rows=32):
     return Dataset.from_dict({"x": x.tolist(), "labels": y.tolist()}).with_format("torch")
 
 
-def train(tmp_path, trainer_class=MatryoshkaTrainer, resume=None, **arguments):
+def train(tmp_path, trainer_class=MatryoshkaTrainer, resume=None, rows=None, **arguments):
     settings = {
         "max_steps": 8,
         "per_device_train_batch_size": 8,
@@ -70,7 +70,7 @@ def train(tmp_path, trainer_class=MatryoshkaTrainer, resume=None, **arguments):
     trainer = trainer_class(
         model=ToyModel(ToyConfig()),
         args=MatryoshkaTrainingArguments(output_dir=str(tmp_path), **settings),
-        train_dataset=data(),
+        train_dataset=data() if rows is None else rows,
         eval_dataset=data(),
     )
     trainer.train(resume_from_checkpoint=resume)
@@ -79,6 +79,17 @@ def train(tmp_path, trainer_class=MatryoshkaTrainer, resume=None, **arguments):
 
 def trajectory(trainer):
     return [row["loss"] for row in trainer.state.log_history if "loss" in row]
+
+
+@pytest.mark.parametrize("strategy", ["group_by_length", "batch_rebalance"])
+def test_an_order_by_length_has_the_seed_and_the_epoch(tmp_path, strategy):
+    rows = data().add_column("length", [1 + row % 5 for row in range(32)])
+    arguments = {"train_sampling_strategy": strategy, "max_steps": 6, "data_seed": 7}
+    trainer = train(tmp_path, rows=rows, **arguments)
+    assert (trainer._train_sampler.seed, trainer._train_sampler.epoch) == (7, 1)
+    orders = [list(trainer._train_sampler) for _ in range(2)]
+    trainer._train_sampler.set_epoch(0)
+    assert orders[0] == orders[1] != list(trainer._train_sampler)
 
 
 def test_every_level_is_logged_and_evaluated_under_its_name(tmp_path):
