@@ -104,7 +104,7 @@ def train(system: str, *arguments: str, **config: Any) -> Job:
 JOBS = {
     "embed": Job(["embed", "{data}/texts.jsonl", "out.parquet"], ("out.parquet",)),
     "pack": Job(["pack", "{data}/texts.jsonl", "out", "--max-length", "64", "--buffer-size", "60"]),
-    "train_adaptor": train("adaptor", "--vectors", "{data}/few.npy", matryoshka_dims=[16, 64, 384], **ADAPTOR),
+    "train_adaptor": train("adaptor", "--beir", "{data}/beir", matryoshka_dims=[16, 64, 384], **ADAPTOR),
     "train_funnel": train("funnel", "--vectors", "{data}/vectors.npy", **FUNNEL | {"max_steps": 60}),
     "train_delta": train("delta", **TEXTS, **SMALL, vocab_size=400),
     "train_delta_embedding": train("delta", **TEXTS, **EMBEDDING),
@@ -146,7 +146,6 @@ def prepare(data: Path) -> None:
     for folder in ("adaptor", "funnel"):
         (data / folder).mkdir()
     run(["embed", str(data / "texts.jsonl"), str(data / "vectors.npy")], data)
-    np.save(data / "few.npy", np.load(data / "vectors.npy")[:100])
     (data / "config.yaml").write_text(yaml.safe_dump(TRAINING | ADAPTOR | {"matryoshka_dims": [16, 64, 384]}))
     vectors = ["--config", str(data / "config.yaml")]
     beir = ["--beir", str(data / "beir")]

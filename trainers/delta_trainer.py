@@ -80,7 +80,8 @@ class DeltaTrainer(TokenMeanTrainer):
             If it has the layers and the hidden size of the full budget, the delta residual is that to its hidden
             states, too.
         kwargs: Arguments of `transformers.Trainer`. Batches come from `DataCollatorForLanguageModeling`, or from a
-            [`PackedMlmCollator`] with the model's config; that one needs the callback [`MaskEpochs`].
+            [`PackedMlmCollator`] with the model's config; that one needs the callback [`MaskEpochs`]. The masks of the
+            former are in no checkpoint: a run that resumes within an epoch gets others.
 
     Raises:
         ValueError: If arguments do not fit together or the model.

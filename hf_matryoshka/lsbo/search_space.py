@@ -5,10 +5,15 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from torch.nn import functional as F
 
 from ..modeling import MatryoshkaFunnelModel
 from .checks import check_numbers
 
+
+# Rows that are encoded at once, always: a product of another shape is rounded otherwise, and a run that goes on
+# encodes its texts in other groups than one that nothing interrupted.
+ENCODED = 64
 
 class SearchSpace:
     """The latent of a funnel in coordinates that are standard normal for embeddings like those that it was trained on.
@@ -80,7 +85,11 @@ class SearchSpace:
         """Coordinates, `(n, latent_dim)`, of embeddings, `(n, embedding_dim)`; those outside of the box on its
         edge."""
         given = torch.as_tensor(np.asarray(embeddings), dtype=torch.float64)
-        return self._exact.whiten(self._exact.encode(given)).numpy().clip(-self.bound, self.bound)
+        parts = [torch.zeros(0, self.latent_dim, dtype=torch.float64)]
+        for rows in given.split(ENCODED):
+            padded = F.pad(rows, (0, 0, 0, ENCODED - len(rows)))
+            parts.append(self._exact.whiten(self._exact.encode(padded))[: len(rows)])
+        return torch.cat(parts).numpy().clip(-self.bound, self.bound)
 
     def fingerprint(self) -> dict[str, object]:
         """What must be equal for a stored run to go on."""

@@ -63,3 +63,12 @@ def test_texts_are_modelled_where_they_can_be(space):
     assert make(space, noisy=True).surrogate == "embeddings" and make(space, surrogate="rbf").surrogate == "rbf"
     with pytest.raises(ValueError, match="a model of texts has no trust_region; leave it out or choose another"):
         make(space, surrogate="texts", trust_region=True)
+
+
+def test_coordinates_do_not_depend_on_what_is_encoded_beside_them():
+    space = make_space(dims=(16, 128), width=384)
+    rows = np.random.default_rng(1).normal(size=(150, 384))
+    whole = space.encode(rows)
+    groups = [rows[:1], rows[1:4], rows[4:140], rows[140:]]
+    assert np.array_equal(np.concatenate([space.encode(part) for part in groups]), whole)
+    assert space.encode(rows[:0]).shape == (0, 128)
