@@ -1,4 +1,4 @@
-"""Fifty clients at once, for four minutes: the local hub, and the Space of an exported level.
+"""Fifty clients at once, for eight minutes: the local hub, and the Space of an exported level.
 
     python benchmarks/load.py --out benchmarks/results/load.json
 
@@ -10,7 +10,7 @@ search, each query a new one, as fast as answers come.
 `errors`: answers that were none, or whose status or content was wrong. `latency_p50`, `latency_p99`: milliseconds of a
 request or search, as the client sees it, with 49 others beside it. `memory_mb`: private memory of the server
 (`RssAnon`) at the end, `memory_growth_mb`: less that after half of the time; `values` has it at every sixth. The log
-of the hub (10,000 requests) and what Gradio keeps (2,000 sessions) fill up before they are full.
+of the hub (10,000 requests) and the messages that Gradio keeps (of 2,000 sessions) grow until they are full.
 """
 
 import argparse
@@ -218,7 +218,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="../shared/data", type=Path)
     parser.add_argument("--clients", default=50, type=int)
-    parser.add_argument("--seconds", default=240.0, type=float)
+    parser.add_argument("--seconds", default=480.0, type=float)
     parser.add_argument("--systems", nargs="*", default=["hub", "space"], choices=["hub", "space"])
     parser.add_argument("--out", default="benchmarks/results/load.json")
     arguments = parser.parse_args()

@@ -215,4 +215,5 @@ if __name__ == "__main__":
     # Encoders are slow the first time.
     for number, entry in enumerate(LEVELS):
         search("warm up", number, entry["dims"][-1])
-    demo.launch(css=CSS, theme=gr.themes.Default(**FONTS))
+    # A visitor's session holds nothing that is needed again, and Gradio keeps 10,000 of them.
+    demo.launch(css=CSS, theme=gr.themes.Default(**FONTS), state_session_capacity=200)
