@@ -15,6 +15,7 @@ from .checks import check_numbers
 # encodes its texts in other groups than one that nothing interrupted.
 ENCODED = 64
 
+
 class SearchSpace:
     """The latent of a funnel in coordinates that are standard normal for embeddings like those that it was trained on.
 
