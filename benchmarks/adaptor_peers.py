@@ -44,7 +44,7 @@ from sentence_transformers_peers import WRAPPERS, cut_layers, fine_tune, sparse,
 from hf_matryoshka import AdaptorRecipe, AdaptorVectors, train_adaptor
 from hf_matryoshka.data.base_models import DEFAULT_BASE_MODEL, load_base_model
 from hf_matryoshka.data.files import write_beside
-from hf_matryoshka.evaluation.baselines import SVD, Binary, Int8, fit_baselines
+from hf_matryoshka.evaluation.baselines import SVD, Baseline, Binary, Int8, fit_baselines
 from hf_matryoshka.evaluation.bootstrap import bootstrap_mean, paired_bootstrap
 from hf_matryoshka.evaluation.levels import adaptor_transform
 from hf_matryoshka.evaluation.report import write_report
@@ -73,14 +73,9 @@ def quantised(transform: Callable[[np.ndarray, int, str], np.ndarray], per_byte:
     return shrink
 
 
-def rotated_int8(rotate: Callable[[np.ndarray], np.ndarray], corpus: np.ndarray) -> Shrink:
-    grid = Int8().fit(rotate(corpus))
-    return quantised(lambda vectors, dim, kind: grid.transform(rotate(vectors), dim, kind), 1, corpus.shape[1])
-
-
-def rotated_binary(rotate: Callable[[np.ndarray], np.ndarray], corpus: np.ndarray) -> Shrink:
-    signs = Binary().fit(rotate(corpus))
-    return quantised(lambda vectors, dim, kind: signs.transform(rotate(vectors), dim, kind), 8, corpus.shape[1])
+def rotated(coder: Baseline, per_byte: int, rotate: Callable[[np.ndarray], np.ndarray], corpus: np.ndarray) -> Shrink:
+    coder.fit(rotate(corpus))
+    return quantised(lambda vectors, dim, kind: coder.transform(rotate(vectors), dim, kind), per_byte, corpus.shape[1])
 
 
 class TaskRun:
@@ -107,8 +102,8 @@ class TaskRun:
             found[name] = (floats(lambda part, dim, _, transform=transform: transform(part, f"d{dim}")), *sides)
             self.encoders[name] = lambda texts, transform=transform: transform(self.base.encode(texts), f"d{DIMS[0]}")
             last = partial(transform, level=f"d{DIMS[-1]}")
-        found["ours_int8"] = (rotated_int8(last, sides[1]), *sides)
-        found["ours_binary"] = (rotated_binary(last, sides[1]), *sides)
+        found["ours_int8"] = (rotated(Int8(), 1, last, sides[1]), *sides)
+        found["ours_binary"] = (rotated(Binary(), 8, last, sides[1]), *sides)
         coder, spent = train_csr(vectors, self.folder / "st_csr", self.seed, steps)
         self.timings["st_csr"] = {"train_seconds": spent, "embed_seconds": seconds}
         self.encoders["st_csr"] = lambda texts: sparse(coder, self.base.encode(texts), 10)
@@ -129,7 +124,8 @@ class TaskRun:
                 shrink = quantised(baseline.transform, 1 if name == "int8" else 8, sides[1].shape[1])
             found[name] = (shrink, *sides)
             if isinstance(baseline, SVD):
-                found["svd_int8"] = (rotated_int8(lambda part, svd=baseline: part @ svd.rotation, sides[1]), *sides)
+                turn = baseline.rotation
+                found["svd_int8"] = (rotated(Int8(), 1, lambda part, turn=turn: part @ turn, sides[1]), *sides)
         return found
 
     def training_vectors(self) -> tuple[AdaptorVectors, float]:

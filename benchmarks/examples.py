@@ -32,8 +32,8 @@ def commands(folder: Path) -> list[str]:
     """The lines of the README's first block, the command that each YAML file of its table names, the other blocks."""
     page = (folder / "README.md").read_text(encoding="utf-8")
     first, *others = BLOCK.findall(page)
-    named = [NAMED.search((folder / name).read_text(encoding="utf-8")) for name in LINKED.findall(page)]
-    lines = [first, *(found[1] for found in named if found), *others]
+    named = [NAMED.findall((folder / name).read_text(encoding="utf-8"))[0] for name in LINKED.findall(page)]
+    lines = [first, *named, *others]
     whole = "\n".join(lines).replace("\\\n", " ").splitlines()
     stripped = (line.split(" #")[0].strip() for line in whole)
     return [line for line in stripped if line and not line.startswith("#")]
